@@ -1,0 +1,150 @@
+"""A cluster: pools of equal GPUs in nodes, the links between them, and the GPUs out of order."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from optimizer.spec.frozen import Assumption, Count, Frozen, Name
+from optimizer.units import Bytes, BytesPerSecond, FlopsPerSecond, Latency, Watts
+
+Generation = Literal["ampere", "ada", "hopper", "blackwell", "cdna3", "generic"]
+ComputeType = Literal["fp32", "bf16", "int8", "fp8", "fp4"]
+
+
+class Gpu(Frozen):
+    """One GPU as its datasheet states it; rates are dense, one direction, without sparsity."""
+
+    name: Name = "unnamed"
+    generation: Generation = "generic"
+    memory_bytes: Bytes = Field(alias="memory")
+    memory_bandwidth_bytes_per_s: BytesPerSecond = Field(alias="memory_bandwidth")
+    flops_per_s: dict[ComputeType, FlopsPerSecond] = Field(alias="flops", min_length=1)
+    power_w: Watts | None = Field(default=None, alias="power")
+    price_per_hour: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    def peak_flops_per_s(self, compute: ComputeType) -> float:
+        """The dense peak for a compute type; a missing 4- or 8-bit rate falls back to 16 bits."""
+        fallback: dict[str, tuple[ComputeType, ...]] = {
+            "fp4": ("fp4", "bf16", "fp32"),
+            "fp8": ("fp8", "bf16", "fp32"),
+            "int8": ("int8", "fp8", "bf16", "fp32"),
+            "bf16": ("bf16", "fp32", "fp8"),
+            "fp32": ("fp32", "bf16", "fp8"),
+        }
+        return next(
+            self.flops_per_s[kind]
+            for kind in (*fallback[compute], "fp8", "int8", "fp4")
+            if kind in self.flops_per_s
+        )
+
+
+class Link(Frozen):
+    """One GPU's share of a tier of links, one direction."""
+
+    bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
+    latency_s: Latency = Field(alias="latency")
+
+
+class Domain(NamedTuple):
+    """GPUs that reach each other over the intra-node tier: a node, or an NVLink domain of nodes."""
+
+    pool: int
+    name: str
+    gpus: tuple[str, ...]  # the live ones, in order
+
+
+class Pool(Frozen):
+    """Equal GPUs in nodes. `node_sizes` states irregular nodes; otherwise nodes x gpus_per_node."""
+
+    name: Name = "pool"
+    gpu: Gpu
+    nodes: Annotated[int, Field(ge=1, le=200_000, strict=True)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
+    node_sizes: tuple[Annotated[int, Field(ge=1, le=1024, strict=True)], ...] | None = None
+    nvlink_domain: Count | None = None  # GPUs; None: the node
+    intra_node: Link
+    inter_node: Link
+    dead: tuple[Name, ...] = ()
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """GPUs of each node, dead ones included."""
+        return self.node_sizes or (self.gpus_per_node,) * self.nodes
+
+    @cached_property
+    def gpu_names(self) -> tuple[tuple[str, ...], ...]:
+        """Names by node, dead ones included: "node0/gpu3"."""
+        return tuple(
+            tuple(f"node{node}/gpu{gpu}" for gpu in range(size))
+            for node, size in enumerate(self.sizes)
+        )
+
+    @model_validator(mode="after")
+    def _dead_gpus_exist(self) -> Self:
+        if self.node_sizes is not None and len(self.node_sizes) != self.nodes:
+            raise ValueError(f"nodes is {self.nodes} but node_sizes names {len(self.node_sizes)}")
+        known = {name for node in self.gpu_names for name in node}
+        nodes = {f"node{index}" for index in range(len(self.sizes))}
+        unknown = [name for name in self.dead if name not in known and name not in nodes]
+        if unknown:
+            raise ValueError(
+                f"dead names {', '.join(unknown[:5])}, which this pool does not have; "
+                f"its GPUs are node0/gpu0 ... {self.gpu_names[-1][-1]}"
+            )
+        if len(set(self.dead)) != len(self.dead):
+            raise ValueError("dead names a GPU twice; name each GPU once")
+        return self
+
+
+class Cluster(Frozen):
+    """Pools of GPUs; the unit of placement is the domain, inside which the fast links reach."""
+
+    name: Name = "cluster"
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    inter_pool: Link | None = None  # None: the slower pool's inter-node link
+    assumptions: tuple[Assumption, ...] = ()
+
+    @model_validator(mode="after")
+    def _something_lives(self) -> Self:
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two pools share a name: {', '.join(names)}; name each differently")
+        if self.num_live_gpus == 0:
+            raise ValueError("every GPU is dead; at least one must live")
+        return self
+
+    @cached_property
+    def domains(self) -> tuple[Domain, ...]:
+        """Every domain with its live GPUs, in file order; GPU names carry the pool if several."""
+        found = []
+        for index, pool in enumerate(self.pools):
+            prefix = f"{pool.name}/" if len(self.pools) > 1 else ""
+            dead = set(pool.dead)
+            width = pool.nvlink_domain or 0
+            members: list[str] = []
+            filled = 0
+            first = 0
+            for node, names in enumerate(pool.gpu_names):
+                node_is_dead = f"node{node}" in dead
+                if not members and filled == 0:
+                    first = node
+                members += [
+                    prefix + name for name in names if not node_is_dead and name not in dead
+                ]
+                filled += len(names)
+                if filled >= width or node + 1 == len(pool.gpu_names):
+                    label = f"node{first}" if first == node else f"node{first}-{node}"
+                    found.append(Domain(index, prefix + label, tuple(members)))
+                    members, filled = [], 0
+        return tuple(found)
+
+    @cached_property
+    def num_live_gpus(self) -> int:
+        return sum(len(domain.gpus) for domain in self.domains)
+
+    @cached_property
+    def num_gpus(self) -> int:
+        return sum(sum(pool.sizes) for pool in self.pools)

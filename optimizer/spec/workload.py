@@ -1,0 +1,78 @@
+"""What the cluster has to do: one forward pass of a batch, or serving requests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from optimizer.spec.formats import Format
+from optimizer.spec.frozen import Assumption, Count, CountOrZero, Fraction, Frozen
+from optimizer.units import Bytes, Rate, Seconds
+
+Engine = Literal["any", "vllm", "sglang", "trtllm", "megatron"]
+
+
+class PrecisionChoice(Frozen):
+    """One set of number formats that the search may use in place of the model's own."""
+
+    weights: Format | None = None  # attention, FFN and experts alike
+    experts: Format | None = None
+    kv_cache: Literal["fp32", "bf16", "fp16", "fp8", "int8"] | None = None
+
+
+class Limit(Frozen):
+    """An upper limit on a latency: on its mean, or on a named percentile."""
+
+    value_s: Seconds = Field(alias="value")
+    statistic: Literal["mean", "p50", "p90", "p95", "p99"] = "mean"
+
+
+class _Workload(Frozen):
+    engine: Engine = "any"
+    precisions: tuple[PrecisionChoice, ...] = ()  # allowed beside the model's own
+    memory_margin: Fraction = 0.05  # of the GPU's memory, left free
+    runtime_reserve_bytes: Bytes | None = Field(default=None, alias="runtime_reserve")
+    expert_imbalance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    max_context_parallel: Count = 1
+    assumptions: tuple[Assumption, ...] = ()
+
+
+class ForwardWorkload(_Workload):
+    """One forward pass over `batch` sequences of `seq_len` tokens each; no cache is kept."""
+
+    kind: Literal["forward"] = "forward"
+    batch: Count
+    seq_len: Count
+    latency: Limit | None = None
+
+
+class ServingWorkload(_Workload):
+    """Requests of input_len -> output_len tokens under continuous batching.
+
+    `concurrency` counts requests in flight over the whole deployment; without it and without a
+    request rate the search chooses it. The first prefix_len input tokens are found in the cache.
+    """
+
+    kind: Literal["serving"] = "serving"
+    input_len: Count
+    output_len: Count
+    prefix_len: CountOrZero = 0
+    concurrency: Count | None = None
+    request_rate: Rate | None = None
+    ttft: Limit | None = None
+    tpot: Limit | None = None
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Self:
+        if self.concurrency is not None and self.request_rate is not None:
+            raise ValueError("give concurrency or request_rate, not both")
+        if self.prefix_len >= self.input_len:
+            raise ValueError(
+                f"prefix_len {self.prefix_len} must be less than input_len {self.input_len}"
+            )
+        return self
+
+
+Workload = Annotated[ForwardWorkload | ServingWorkload, Field(discriminator="kind")]
+WORKLOAD: TypeAdapter[ForwardWorkload | ServingWorkload] = TypeAdapter(Workload)
