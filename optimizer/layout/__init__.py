@@ -1,0 +1,17 @@
+"""Degrees of parallelism: columns of layouts, their names, and all that a cluster admits."""
+
+from optimizer.layout.degrees import DEGREES, Ints, Layouts, ParallelLayout
+from optimizer.layout.enumeration import Space, divisibility_problems, enumerate_layouts
+from optimizer.layout.names import Reading, read_strategy
+
+__all__ = [
+    "DEGREES",
+    "Ints",
+    "Layouts",
+    "ParallelLayout",
+    "Reading",
+    "Space",
+    "divisibility_problems",
+    "enumerate_layouts",
+    "read_strategy",
+]

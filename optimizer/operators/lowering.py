@@ -1,0 +1,72 @@
+"""A model as families of operators, by part: each layer type, the embedding, the head, the boundary
+between two stages."""
+
+from __future__ import annotations
+
+from optimizer.operators import attention, ffn
+from optimizer.operators.matrices import projection, tp_inside
+from optimizer.operators.operator import (
+    ACTIVATION_BYTES,
+    Columns,
+    Family,
+    Operator,
+    collective,
+    memory,
+)
+from optimizer.spec.linears import head_linears
+from optimizer.spec.model import ModelSpec
+
+EMBEDDING, HEAD, BOUNDARY = "embedding", "head", "boundary"
+
+
+def lower(model: ModelSpec) -> tuple[Family, ...]:
+    """All operators of one forward step.
+
+    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tokens (new
+    tokens of one attention rank), sequences (of one attention rank), context (cached tokens that a
+    new token attends to, in the mean), logits (tokens that the head computes), imbalance (load of the
+    hottest expert rank over the mean).
+    """
+    hidden = model.hidden_size
+
+    def embedding(columns: Columns) -> tuple[Operator, ...]:
+        moved = 2 * ACTIVATION_BYTES * columns["tokens"] * hidden
+        payload = columns["tokens"] * hidden * ACTIVATION_BYTES
+        return (
+            memory("embedding", "embedding", moved),
+            collective(
+                "embedding_all_reduce",
+                "all_reduce",
+                "tp",
+                payload,
+                columns["tp"],
+                tp_inside(columns),
+            ),
+        )
+
+    def head(columns: Columns) -> tuple[Operator, ...]:
+        matrix = head_linears(model)[0]
+        logits, tp = columns["logits"], columns["tp"]
+        payload = logits * model.vocab_size / tp * ACTIVATION_BYTES
+        return (
+            projection(matrix, "head", logits, tp, model.precision),
+            collective("logits_all_gather", "all_gather", "tp", payload, tp, tp_inside(columns)),
+        )
+
+    def boundary(columns: Columns) -> tuple[Operator, ...]:
+        payload = columns["tokens"] * hidden * ACTIVATION_BYTES / columns["tp"]
+        two = 0.0 * payload + 2.0
+        return (collective("stage_send", "send_recv", "pp", payload, two, columns["pp_inside"]),)
+
+    layers = tuple(
+        family
+        for name, layer in model.layer_types.items()
+        for build in (attention.families, ffn.families)
+        for family in build(name, layer, model)
+    )
+    return (
+        *layers,
+        Family(EMBEDDING, ("tp", "tokens", "span"), embedding),
+        Family(HEAD, ("tp", "logits", "span"), head),
+        Family(BOUNDARY, ("tp", "tokens", "pp_inside"), boundary),
+    )

@@ -1,0 +1,58 @@
+"""Shards of the matrices in spec.linears: the shape and the bytes that one rank holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optimizer.operators.operator import Columns, Floats, Operator, gemm, shards
+from optimizer.spec.formats import FORMATS, Format
+from optimizer.spec.linears import Linear
+from optimizer.spec.model import Precision
+
+
+def format_of(linear: Linear, precision: Precision) -> Format:
+    kind: Format = getattr(precision, linear.part)
+    return kind
+
+
+def shard_shape(linear: Linear, degree: Floats) -> tuple[Floats, Floats]:
+    """(inputs, outputs) of the fullest rank of `degree` ranks, one matrix of any copies."""
+    whole = np.ones_like(degree)
+    part = shards(linear.units, degree) / linear.units
+    inputs = linear.inputs * (part if linear.split == "inputs" else whole)
+    outputs = linear.outputs * (part if linear.split == "outputs" else whole)
+    return inputs, outputs
+
+
+def matrix_bytes(inputs: Floats, outputs: Floats, kind: Format) -> Floats:
+    """Bytes of inputs x outputs with whole block scales; columns of spec.formats.matrix_bytes."""
+    facts = FORMATS[kind]
+    weights = np.ceil(inputs * outputs * facts.bits / 8)
+    if not facts.block_in:
+        return weights
+    blocks = np.ceil(inputs / facts.block_in) * np.ceil(outputs / facts.block_out)
+    return weights + blocks * facts.scale_bytes
+
+
+def shard_bytes(linear: Linear, degree: Floats, precision: Precision) -> Floats:
+    """Bytes of one copy of a matrix on the fullest of `degree` ranks, its bias included."""
+    inputs, outputs = shard_shape(linear, degree)
+    total = matrix_bytes(inputs, outputs, format_of(linear, precision))
+    if linear.bias:
+        total = total + matrix_bytes(np.ones_like(outputs), outputs, precision.norm)
+    return total
+
+
+def projection(
+    linear: Linear, group: str, tokens: Floats, degree: Floats, precision: Precision
+) -> Operator:
+    """The matrix product of one shard with `tokens` rows."""
+    inputs, outputs = shard_shape(linear, degree)
+    kind = format_of(linear, precision)
+    weights = shard_bytes(linear, degree, precision)
+    return gemm(linear.name, group, tokens, outputs, inputs, weights, FORMATS[kind].compute)
+
+
+def tp_inside(columns: Columns) -> Floats:
+    """Ranks of a tensor-parallel group in one domain: tp is the innermost axis of a stage."""
+    return np.minimum(columns["tp"], columns["span"])

@@ -1,0 +1,121 @@
+"""What one rank runs: operators whose sizes are columns, one entry a layout and step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.spec.cluster import ComputeType
+
+Floats = NDArray[np.float64]
+Columns = Mapping[str, Floats]
+
+Kind = Literal[
+    "gemm",
+    "grouped_gemm",
+    "attention",
+    "memory",
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "send_recv",
+]
+COLLECTIVES: frozenset[str] = frozenset(
+    ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
+)
+Phase = Literal["prefill", "decode"]
+Axis = Literal["", "tp", "cp", "dp", "ep", "etp", "pp"]
+
+ACTIVATION_BYTES = 2.0  # hidden states travel and rest in 16 bits in every engine of today
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of one rank; every array has the shape [n] of the columns it was lowered for.
+
+    flops and bytes are one rank's arithmetic and HBM traffic; m, n, k its matrix shape (0 where it
+    has none); payload_bytes what one rank contributes to a collective over group_size ranks, of
+    which `inside` share a domain.
+    """
+
+    name: str
+    group: str
+    kind: Kind
+    flops: Floats
+    bytes: Floats
+    compute: ComputeType = "bf16"
+    kernels: float = 1.0
+    m: Floats | float = 0.0
+    n: Floats | float = 0.0
+    k: Floats | float = 0.0
+    payload_bytes: Floats | float = 0.0
+    group_size: Floats | float = 1.0
+    inside: Floats | float = 1.0
+    axis: Axis = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Operators that depend on the same few columns, so that they are priced once a distinct row."""
+
+    part: str  # a layer type's name, "embedding", "head" or "boundary"
+    depends: tuple[str, ...]
+    build: Callable[[Columns], tuple[Operator, ...]]
+
+
+def gemm(
+    name: str,
+    group: str,
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    weight_bytes: Floats,
+    compute: ComputeType,
+) -> Operator:
+    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once."""
+    return Operator(
+        name,
+        group,
+        "gemm",
+        flops=2.0 * m * n * k,
+        bytes=weight_bytes + ACTIVATION_BYTES * (m * k + m * n),
+        compute=compute,
+        m=m,
+        n=n,
+        k=k,
+    )
+
+
+def memory(name: str, group: str, moved_bytes: Floats, kernels: float = 1.0) -> Operator:
+    """Element-wise work: so many bytes through HBM, arithmetic hidden behind them."""
+    return Operator(
+        name, group, "memory", flops=0.0 * moved_bytes, bytes=moved_bytes, kernels=kernels
+    )
+
+
+def collective(
+    name: str, kind: Kind, axis: Axis, payload_bytes: Floats, group_size: Floats, inside: Floats
+) -> Operator:
+    """A collective of one rank's payload over group_size ranks, `inside` of them in one domain."""
+    zero = 0.0 * payload_bytes
+    return Operator(
+        name,
+        f"{axis} communication",
+        kind,
+        flops=zero,
+        bytes=zero,
+        payload_bytes=payload_bytes,
+        group_size=group_size,
+        inside=np.minimum(inside, group_size),
+        axis=axis,
+    )
+
+
+def shards(units: float, degree: Floats) -> Floats:
+    """Units of the fullest rank: ceil(units / degree)."""
+    return np.ceil(units / degree)
