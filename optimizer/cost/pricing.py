@@ -1,0 +1,250 @@
+"""Layouts to priced candidates of one pool and one choice of number formats."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from optimizer.cost.calibration import Calibration
+from optimizer.cost.candidates import Candidates
+from optimizer.cost.memory import RUNTIME_RESERVE_BYTES, MemoryColumns, memory_columns
+from optimizer.cost.price import Step, step_seconds
+from optimizer.cost.pricers import Device
+from optimizer.cost.rows import Rows
+from optimizer.cost.serving import decode_cycle, serving_times
+from optimizer.layout import Ints, Layouts
+from optimizer.operators import Floats, lower
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
+
+
+class Job(NamedTuple):
+    """What prices candidates: one pool of a cluster, a model in one set of formats, a workload."""
+
+    cluster: Cluster
+    pool: int
+    model: ModelSpec
+    workload: ForwardWorkload | ServingWorkload
+    calibration: Calibration
+
+    @property
+    def device(self) -> Device:
+        return Device.of(self.cluster, self.pool)
+
+    @property
+    def memory_limit_bytes(self) -> float:
+        """What a plan may fill of one GPU: its memory less the workload's margin."""
+        gpu = self.cluster.pools[self.pool].gpu
+        return gpu.memory_bytes * (1.0 - self.workload.memory_margin)
+
+
+Steps = dict[str, dict[str, Floats]]  # phase -> columns of one step
+
+
+def sequence_tokens(workload: ForwardWorkload | ServingWorkload) -> int:
+    """Tokens of one sequence at its end."""
+    if isinstance(workload, ForwardWorkload):
+        return workload.seq_len
+    return workload.input_len + workload.output_len
+
+
+def _degrees(job: Job, rows: Rows, layouts: Layouts) -> dict[str, Floats]:
+    chosen = layouts.take(rows.layout)
+    imbalance = job.workload.expert_imbalance or 1.0
+    columns = {
+        name: getattr(chosen, name).astype(np.float64)
+        for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
+    }
+    columns["imbalance"] = np.full(len(rows), imbalance)
+    largest = max(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
+    neighbours = (chosen.width * 2 <= largest) & (chosen.pp > 1)
+    columns["pp_inside"] = np.where(neighbours, 2.0, 1.0)
+    return columns
+
+
+def step_columns(job: Job, rows: Rows, layouts: Layouts) -> Steps:
+    """The columns of each phase's step, as operators.lower reads them."""
+    shared, workload = _degrees(job, rows, layouts), job.workload
+    micro = np.ceil(rows.sequences / rows.micro_batches)
+    cp = shared["cp"]
+    if isinstance(workload, ForwardWorkload):
+        length = workload.seq_len
+        return {
+            "prefill": {
+                **shared,
+                "tokens": np.ceil(micro * length / cp),
+                "sequences": micro,
+                "context": np.full(len(rows), (length + 1) / 2.0),
+                "logits": micro,
+            }
+        }
+    fresh = workload.input_len - workload.prefix_len
+    ones = np.ones(len(rows))
+    chunks = np.ceil(fresh / rows.chunk)
+    return {
+        "prefill": {
+            **shared,
+            "tokens": np.ceil(fresh / chunks / cp),
+            "sequences": ones,
+            "context": ones * (workload.prefix_len + (fresh + 1) / 2.0),
+            "logits": ones,
+        },
+        "decode": {
+            **shared,
+            "tokens": micro,
+            "sequences": micro,
+            "context": np.ceil((workload.input_len + workload.output_len / 2.0) / cp),
+            "logits": micro,
+        },
+    }
+
+
+def memory_of(job: Job, rows: Rows, layouts: Layouts) -> MemoryColumns:
+    """Memory of every candidate at the peak of its largest step."""
+    columns, workload = _degrees(job, rows, layouts), job.workload
+    micro = np.ceil(rows.sequences / rows.micro_batches)
+    if isinstance(workload, ForwardWorkload):
+        columns["tokens"] = np.ceil(micro * workload.seq_len / columns["cp"])
+        columns["held"] = np.zeros(len(rows))
+        columns["logits"] = micro
+    else:
+        columns["tokens"] = np.maximum(np.ceil(rows.chunk / columns["cp"]), micro)
+        columns["held"] = rows.sequences.astype(np.float64)
+        columns["logits"] = micro
+    reserve = workload.runtime_reserve_bytes or RUNTIME_RESERVE_BYTES
+    return memory_columns(job.model, columns, sequence_tokens(workload), reserve)
+
+
+def price_rows(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
+    """Seconds and bytes of every candidate, and each limit's need."""
+    memory = memory_of(job, rows, layouts)
+    chosen = layouts.take(rows.layout)
+    memory_bytes = memory.fullest(job.model, chosen.pp)
+    if isinstance(job.workload, ForwardWorkload):
+        return _forward(job, job.workload, rows, chosen, layouts, memory_bytes)
+    return _serving(job, job.workload, rows, chosen, layouts, memory_bytes)
+
+
+def _steps(job: Job, rows: Rows, layouts: Layouts, pp: Ints) -> dict[str, Step]:
+    families = lower(job.model)
+    return {
+        phase: step_seconds(job.model, families, columns, pp, job.device, job.calibration.constants)
+        for phase, columns in step_columns(job, rows, layouts).items()
+    }
+
+
+def _forward(
+    job: Job,
+    workload: ForwardWorkload,
+    rows: Rows,
+    chosen: Layouts,
+    layouts: Layouts,
+    memory_bytes: Floats,
+) -> Candidates:
+    step = _steps(job, rows, layouts, chosen.pp)["prefill"]
+    constants = job.calibration.constants
+    latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s + constants.step_s
+    share = workload.batch / rows.replicas_min
+    nothing = np.zeros(len(rows))
+    return _candidates(
+        job,
+        rows,
+        chosen,
+        memory_bytes,
+        concurrency=share,
+        tokens_per_s=share * workload.seq_len / latency,
+        ttft_s=nothing,
+        tpot_s=nothing,
+        latency_s=latency,
+    )
+
+
+def _serving(
+    job: Job,
+    workload: ServingWorkload,
+    rows: Rows,
+    chosen: Layouts,
+    layouts: Layouts,
+    memory_bytes: Floats,
+) -> Candidates:
+    steps = _steps(job, rows, layouts, chosen.pp)
+    constants = job.calibration.constants
+    fresh = workload.input_len - workload.prefix_len
+    decode = decode_cycle(steps["decode"], rows.micro_batches, rows.sequences, constants)
+    times = serving_times(
+        decode,
+        steps["prefill"],
+        np.ceil(fresh / rows.chunk),
+        rows.sequences,
+        workload.output_len,
+        constants,
+    )
+    concurrency = (rows.sequences * chosen.dp).astype(np.float64)
+    if workload.concurrency is not None:
+        concurrency = workload.concurrency / rows.replicas_min
+    if workload.request_rate is not None:
+        rate = workload.request_rate
+        replicas = np.maximum(1, np.ceil(rate * times.request_s / concurrency)).astype(np.int64)
+        concurrency = rate * times.request_s / replicas
+        rows = Rows(rows.layout, rows.sequences, rows.chunk, rows.micro_batches, replicas, replicas)
+    return _candidates(
+        job,
+        rows,
+        chosen,
+        memory_bytes,
+        concurrency=concurrency,
+        tokens_per_s=concurrency * workload.output_len / times.request_s,
+        ttft_s=times.ttft_s,
+        tpot_s=times.tpot_s,
+        latency_s=times.request_s,
+    )
+
+
+def at_statistic(job: Job, name: str, limit: Limit) -> float:
+    """The bound on a mean that keeps the named percentile within its limit."""
+    return limit.value_s / job.calibration.percentiles.get(name, {}).get(limit.statistic, 1.0)
+
+
+def _candidates(
+    job: Job,
+    rows: Rows,
+    chosen: Layouts,
+    memory_bytes: Floats,
+    *,
+    concurrency: Floats,
+    tokens_per_s: Floats,
+    ttft_s: Floats,
+    tpot_s: Floats,
+    latency_s: Floats,
+) -> Candidates:
+    length, workload = len(rows), job.workload
+    needs = {"memory": memory_bytes}
+    bounds = {"memory": job.memory_limit_bytes}
+    times = {"ttft": ttft_s, "tpot": tpot_s, "latency": latency_s}
+    for name, values in times.items():
+        limit: Limit | None = getattr(workload, name, None)
+        if limit is not None:
+            needs[name], bounds[name] = values, at_statistic(job, name, limit)
+    live = sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
+    needs["GPUs"] = (rows.replicas_min * chosen.gpus_per_replica).astype(np.float64)
+    bounds["GPUs"] = float(live)
+    return Candidates(
+        pool=np.full(length, job.pool),
+        precision=np.zeros(length, dtype=np.int64),
+        layouts=chosen,
+        sequences=rows.sequences,
+        chunk=rows.chunk,
+        micro_batches=rows.micro_batches,
+        replicas_min=rows.replicas_min,
+        replicas_max=rows.replicas_max,
+        memory_bytes=memory_bytes,
+        concurrency=concurrency,
+        tokens_per_s=tokens_per_s,
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        latency_s=latency_s,
+        needs=needs,
+        limits={name: np.full(length, bound) for name, bound in bounds.items()},
+    )
