@@ -1,0 +1,321 @@
+"""The plan: what to run, where it lies, what it is predicted to do and why it was chosen.
+
+A plan embeds its specs, so that all that comes after it reads only it; it is itself a valid input.
+Its JSON Schema ships as configs/schema/plan.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from optimizer.errors import PlanError
+from optimizer.layout import ParallelLayout
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.frozen import Assumption, Frozen
+from optimizer.spec.model import ModelSpec, Precision
+from optimizer.spec.workload import Workload
+
+SCHEMA_VERSION = "1.0"
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Prediction(Frozen):
+    """A predicted number with its 80 % interval and where it comes from."""
+
+    value: Number
+    low: Number
+    high: Number
+    source: str
+
+
+class Batch(Frozen):
+    """What runs at once: sequences of one attention rank, prefill tokens of one step, and the
+    requests in flight of one replica and of all."""
+
+    sequences_per_rank: int
+    prefill_chunk: int
+    micro_batches: int
+    concurrency_per_replica: Number
+    concurrency: Number
+
+
+class RankPart(Frozen):
+    """What one rank of a replica holds; ranges are inclusive ("0-7"), "" is nothing.
+
+    heads, kv_heads and linear_heads are of its tensor-parallel shard; experts of its expert rank,
+    each cut over etp ranks of which this one holds part `etp`.
+    """
+
+    rank: int
+    stage: int
+    tp: int
+    cp: int
+    dp: int
+    ep: int
+    etp: int
+    layers: str
+    heads: str
+    kv_heads: str
+    linear_heads: str
+    experts: str
+    embedding: bool
+    head: bool
+
+
+class Placement(Frozen):
+    """Which rank holds what, and on which GPU it lies.
+
+    rank_gpu[replica][rank] names the GPU of a rank; stage_layers[s] is (first, one past the last)
+    layer of stage s; `span` GPUs of a stage share a domain. Groups list ranks of one replica.
+    """
+
+    span: int
+    stage_layers: tuple[tuple[int, int], ...]
+    ranks: tuple[RankPart, ...]
+    groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "pp"], tuple[tuple[int, ...], ...]]
+    rank_gpu: tuple[tuple[str, ...], ...]
+    idle_gpus: tuple[str, ...]
+
+
+class StageMemory(Frozen):
+    """Bytes of one rank of a stage (the fullest: shards are rounded up) by component."""
+
+    stage: int
+    components: dict[str, Number]
+    total_bytes: Number
+
+
+class Memory(Frozen):
+    """Memory of each stage beside the GPU's: limit = GPU less the margin."""
+
+    gpu_bytes: Number
+    limit_bytes: Number
+    fullest_stage: int
+    fullest_bytes: Number
+    stages: tuple[StageMemory, ...]
+
+
+class OperatorRow(Frozen):
+    """One operator of one rank, once a run; arrays follow the phase's grid points.
+
+    `part` is a layer type, "embedding", "head" or "boundary"; `count` is how often one request's
+    token meets it on its way through all stages (layers of that type, boundaries).
+    """
+
+    name: str
+    part: str
+    group: str
+    kind: str
+    axis: str
+    compute: str
+    count: int
+    group_size: int
+    inside: int
+    m: tuple[Number, ...]
+    n: tuple[Number, ...]
+    k: tuple[Number, ...]
+    flops: tuple[Number, ...]
+    bytes: tuple[Number, ...]
+    payload_bytes: tuple[Number, ...]
+    seconds: tuple[Number, ...]
+
+
+class GridPoint(Frozen):
+    """One step: new tokens and sequences of one attention rank, mean cached context of a token."""
+
+    tokens: Number
+    sequences: Number
+    context: Number
+
+
+class PhaseTable(Frozen):
+    """One phase's operators over its grid; point 0 is the plan's own operating point.
+
+    Totals sum count x entry over the rows at each point; by_group and by_axis are seconds at point 0.
+    step_s is the engine step at point 0: total_s along the pipeline, slowest_stage_s on one stage.
+    """
+
+    grid: tuple[GridPoint, ...]
+    rows: tuple[OperatorRow, ...]
+    total_flops: tuple[Number, ...]
+    total_bytes: tuple[Number, ...]
+    total_payload_bytes: tuple[Number, ...]
+    total_seconds: tuple[Number, ...]
+    by_group: dict[str, Number]
+    slowest_stage_s: Number
+
+
+class Balance(Frozen):
+    """Largest over mean across the ranks of a replica: 1.0 is perfect."""
+
+    weight_bytes: Number
+    memory_bytes: Number
+    layers: Number
+    experts: Number
+    idle_gpus: int
+
+
+class Deployment(Frozen):
+    """One model in one role on one pool."""
+
+    role: Literal["forward", "serving", "prefill", "decode", "training"]
+    pool: str
+    precision: Precision
+    layout: ParallelLayout
+    name: str
+    gpus: int
+    batch: Batch
+    placement: Placement
+    memory: Memory
+    phases: dict[Literal["prefill", "decode"], PhaseTable]
+    balance: Balance
+
+
+class LimitSlack(Frozen):
+    """One limit: what the plan needs, what there is, and what is left."""
+
+    name: str
+    need: Number
+    limit: Number
+    slack: Number
+    unit: str
+
+
+class Proof(Frozen):
+    """Why no better plan exists under the cost model.
+
+    enumerated = not_divisible + too_large + candidates of the layouts; candidates = broken
+    + dominated + given. objective and bound are on the integer grid: value x scale, rounded.
+    """
+
+    solver: str
+    status: Literal["OPTIMAL", "FEASIBLE", "GIVEN"]
+    objective: str
+    sense: Literal["maximize", "minimize"]
+    value: int
+    bound: int
+    gap: Number
+    scale: Number
+    layouts: int
+    candidates: int
+    broken: dict[str, int]  # limit -> candidates that break it (one may break several)
+    infeasible: int
+    dominated: int
+    given: int
+    divisibility: dict[str, int]
+    tie_break: tuple[str, ...]
+
+
+class RunnerUp(Frozen):
+    """Another ranked plan in one line, and why it lost."""
+
+    rank: int
+    name: str
+    objective: Number
+    gpus: int
+    why: str
+
+
+class Source(Frozen):
+    """One input number: its key, the value taken, and who stated it."""
+
+    key: str
+    value: str
+    source: Literal["stated", "assumed"]
+
+
+class Provenance(Frozen):
+    """What made the plan; no clock, no path."""
+
+    tool: str
+    version: str
+    calibration: str
+    calibration_date: str
+    calibration_rows: int
+
+
+class Plan(Frozen):
+    """One ranked answer."""
+
+    schema_version: str = SCHEMA_VERSION
+    name: str
+    rank: int
+    objective: Literal["throughput", "latency", "gpus", "balanced"]
+    cluster: Cluster
+    model: ModelSpec
+    workload: Workload
+    deployments: tuple[Deployment, ...] = Field(min_length=1)
+    predictions: dict[str, Prediction]
+    limits: tuple[LimitSlack, ...]
+    proof: Proof
+    others: tuple[RunnerUp, ...]
+    assumptions: tuple[Assumption, ...]
+    sources: tuple[Source, ...]
+    provenance: Provenance
+    hash: str = ""
+
+    @property
+    def deployment(self) -> Deployment:
+        """The first deployment: the only one in the simple case."""
+        return self.deployments[0]
+
+
+def content_hash(document: dict[str, object]) -> str:
+    """SHA-256 of a plan's JSON without its own hash, keys sorted, no spaces."""
+    body = {key: value for key, value in document.items() if key != "hash"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sealed(plan: Plan) -> Plan:
+    """The same plan with its hash."""
+    return plan.model_copy(
+        update={"hash": content_hash(plan.model_dump(mode="json", by_alias=True))}
+    )
+
+
+def write_plan(plan: Plan) -> str:
+    """The plan as JSON text."""
+    return (
+        json.dumps(plan.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def read_plan(text: str, source: str = "plan") -> Plan:
+    """The plan that write_plan wrote; raises PlanError for another version or a broken hash."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{source}: not JSON: {error}") from None
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise PlanError(f"{source}: no plan: a plan is a JSON object with a schema_version")
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise PlanError(
+            f"{source}: schema version {document['schema_version']!r}; this program reads "
+            f"{SCHEMA_VERSION}: plan again from the same inputs"
+        )
+    if document.get("hash") != content_hash(document):
+        raise PlanError(
+            f"{source}: the hash does not match: the plan was changed after it was made"
+        )
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlanError(f"{source}: {where}: {first['msg']}") from None
+
+
+def load_plan(path: str | Path) -> Plan:
+    """The plan in a file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read: {error}") from None
+    return read_plan(text, str(path))
