@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -9,6 +10,10 @@ from pydantic import Field, model_validator
 
 from optimizer.spec.frozen import Assumption, Count, Frozen, Name
 from optimizer.units import Bytes, BytesPerSecond, FlopsPerSecond, Latency, Watts
+
+MAX_GPUS = 1_000_000
+
+_GPU_NAME = re.compile(r"node(?P<node>0|[1-9][0-9]{0,6})(/gpu(?P<gpu>0|[1-9][0-9]{0,6}))?")
 
 Generation = Literal["ampere", "ada", "hopper", "blackwell", "cdna3", "generic"]
 ComputeType = Literal["fp32", "bf16", "int8", "fp8", "fp4"]
@@ -68,6 +73,7 @@ class Pool(Frozen):
     intra_node: Link
     inter_node: Link
     dead: tuple[Name, ...] = ()
+    source: Name | None = None  # where the figures come from
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -83,12 +89,12 @@ class Pool(Frozen):
         )
 
     @model_validator(mode="after")
-    def _dead_gpus_exist(self) -> Self:
+    def _counts_agree(self) -> Self:
         if self.node_sizes is not None and len(self.node_sizes) != self.nodes:
             raise ValueError(f"nodes is {self.nodes} but node_sizes names {len(self.node_sizes)}")
-        known = {name for node in self.gpu_names for name in node}
-        nodes = {f"node{index}" for index in range(len(self.sizes))}
-        unknown = [name for name in self.dead if name not in known and name not in nodes]
+        if sum(self.sizes) > MAX_GPUS:
+            raise ValueError(f"has {sum(self.sizes):,} GPUs; more than {MAX_GPUS:,} are refused")
+        unknown = [name for name in self.dead if not self._has(name)]
         if unknown:
             raise ValueError(
                 f"dead names {', '.join(unknown[:5])}, which this pool does not have; "
@@ -97,6 +103,12 @@ class Pool(Frozen):
         if len(set(self.dead)) != len(self.dead):
             raise ValueError("dead names a GPU twice; name each GPU once")
         return self
+
+    def _has(self, name: str) -> bool:
+        match = _GPU_NAME.fullmatch(name)
+        if match is None or int(match["node"]) >= len(self.sizes):
+            return False
+        return match["gpu"] is None or int(match["gpu"]) < self.sizes[int(match["node"])]
 
 
 class Cluster(Frozen):
@@ -112,7 +124,9 @@ class Cluster(Frozen):
         names = [pool.name for pool in self.pools]
         if len(set(names)) != len(names):
             raise ValueError(f"two pools share a name: {', '.join(names)}; name each differently")
-        if self.num_live_gpus == 0:
+        if self.num_gpus > MAX_GPUS:
+            raise ValueError(f"has {self.num_gpus:,} GPUs; more than {MAX_GPUS:,} are refused")
+        if all(pool.dead for pool in self.pools) and self.num_live_gpus == 0:
             raise ValueError("every GPU is dead; at least one must live")
         return self
 

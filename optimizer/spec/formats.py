@@ -1,4 +1,4 @@
-"""Number formats of weights and caches: bits an element, block scales, and the units that multiply."""
+"""Number formats of weights and caches: bits an element, block scales, what multiplies them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every spec: frozen, no unknown keys, read and written under the names of the files."""
+"""The base of every spec: frozen, no unknown keys, read and written as the files name them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The matrices of a layer: the one list from which weights, FLOPs and shards all follow.
 
-Sources: the models' published modelling code and config.json files (DeepSeek-V3/V3.2, Qwen3, Qwen3.5,
-gpt-oss, Llama 4, MiniMax-M2). Checked by the exact parameter totals in tests/spec/test_parameters.py.
+Sources: the models' published modelling code and config.json files (DeepSeek-V3/V3.2, Qwen3,
+Qwen3.5, gpt-oss, Llama 4, MiniMax-M2). Checked by the exact parameter totals in
+tests/spec/test_parameters.py.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ Split = Literal["outputs", "inputs", "none"]
 
 
 class Linear(NamedTuple):
-    """One matrix inputs -> outputs. A tensor-parallel rank holds ceil(units / tp) of its units along
-    `split`; units are heads, or single columns. `copies` counts routed experts; `bias` adds outputs."""
+    """One matrix inputs -> outputs. A tensor-parallel rank holds ceil(units / tp) of its units
+    along `split`; units are heads, or single columns. `copies` counts routed experts; `bias` adds
+    outputs."""
 
     name: str
     part: Part
@@ -93,7 +95,7 @@ def attention_linears(
 
 
 def ffn_linears(ffn: Ffn, hidden: int) -> Iterator[Linear]:
-    """The matrices of one FFN: up (and gate) split by columns, down by rows (Shoeybi et al., 2019)."""
+    """The matrices of one FFN: up, gate split by columns, down by rows (Shoeybi et al., 2019)."""
     if isinstance(ffn, DenseFfn):
         yield from _mlp("ffn", hidden, ffn.intermediate_size, ffn.gated, ffn.bias, 1, "")
         return

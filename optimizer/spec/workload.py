@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from optimizer.spec.formats import Format
 from optimizer.spec.frozen import Assumption, Count, CountOrZero, Fraction, Frozen
 from optimizer.units import Bytes, Rate, Seconds
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 Engine = Literal["any", "vllm", "sglang", "trtllm", "megatron"]
 
@@ -26,6 +28,17 @@ class Limit(Frozen):
 
     value_s: Seconds = Field(alias="value")
     statistic: Literal["mean", "p50", "p90", "p95", "p99"] = "mean"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: Any) -> Any:
+        """Reads "50 ms" and "50 ms p99" too."""
+        if not isinstance(value, str):
+            return value
+        time, _, last = value.strip().rpartition(" ")
+        if last in _STATISTICS:
+            return {"value": time, "statistic": last}
+        return {"value": value}
 
 
 class _Workload(Frozen):

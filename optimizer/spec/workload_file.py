@@ -1,0 +1,71 @@
+"""Workloads: from a file, from `workload:` in a model file, from flags, which win over both.
+
+    {batch: 128, seq_len: 1024}                                  one forward pass
+    {input_len: 1024, output_len: 512, concurrency: 64, ttft: 2 s, tpot: 50 ms p99}    serving
+
+The kind follows from the keys. A limit is a time, on the mean unless a percentile is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optimizer.spec.assumptions import fill
+from optimizer.spec.document import Document, show_key
+from optimizer.spec.draft import Draft, place
+from optimizer.spec.workload import WORKLOAD, ForwardWorkload, ServingWorkload
+
+SHORTHAND: dict[type, tuple[str, ...]] = {}
+_COMMON = set(ForwardWorkload.model_fields) & set(ServingWorkload.model_fields)
+_FORWARD = ("batch", "seq_len", "latency")
+_SERVING = tuple(
+    key for key in ServingWorkload.model_fields if key not in _COMMON and key != "kind"
+)
+
+
+def workload_of(
+    document: Document | None, flags: Mapping[str, Any]
+) -> ForwardWorkload | ServingWorkload:
+    """The workload of a document with flags laid over it; without either, an assumed one."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    command = Document(None, given)
+    draft = Draft(*([document] if document is not None else []), command)
+    stated = dict(document.data) if document is not None else {}
+    for path, value, why, source in draft.assumed(stated):
+        if place(stated, path, value):
+            draft.moved(path, source)
+            draft.assume(show_key(path), value, why)
+    stated.pop("assumed", None)
+    for key in given:
+        draft.moved((key,), (f"--{key.replace('_', '-')}",))
+    kind = _kind_of(draft, given) or stated.get("kind") or _kind_of(draft, stated) or "serving"
+    if _kind_of(draft, given) is not None:  # flags of one kind replace what the other kind says
+        other = _SERVING if kind == "forward" else _FORWARD
+        stated = {key: value for key, value in stated.items() if key not in other}
+    if "concurrency" in given or "request_rate" in given:
+        stated = {
+            key: value
+            for key, value in stated.items()
+            if key not in ("concurrency", "request_rate")
+        }
+    data = {**stated, **given, "kind": kind}
+    sizes = ("batch", "seq_len") if kind == "forward" else ("input_len", "output_len")
+    fill(draft, data, "workload", {key: (key,) for key in (*sizes, "memory_margin")})
+    listed = data.get("assumptions") or []
+    if isinstance(listed, list):
+        data["assumptions"] = [*listed, *(found.model_dump() for found in draft.assumptions)]
+    found: ForwardWorkload | ServingWorkload = draft.finish(WORKLOAD, data, SHORTHAND)
+    return found
+
+
+def _kind_of(draft: Draft, data: Mapping[str, Any]) -> str | None:
+    """The kind that keys speak of; a problem where they speak of both."""
+    forward = [key for key in _FORWARD if key in data]
+    serving = [key for key in _SERVING if key in data]
+    if forward and serving and "kind" not in data:
+        draft.problem(
+            (serving[0],),
+            f"{serving[0]} is of serving and {forward[0]} of a forward pass; give one kind",
+        )
+    return "forward" if forward else "serving" if serving else None
