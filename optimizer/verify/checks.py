@@ -1,0 +1,75 @@
+"""All checks in one visible list; a new one is one function and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from optimizer.verify.cache import cache
+from optimizer.verify.collectives import collectives
+from optimizer.verify.counts import divisibility, gpu_counts, spans
+from optimizer.verify.document import Json
+from optimizer.verify.finding import Check, Finding
+from optimizer.verify.identity import identity
+from optimizer.verify.memory import activations, memory_sums
+from optimizer.verify.operator_table import arithmetic, floors, table_shape, table_sums, traffic
+from optimizer.verify.placement import coordinates, coverage, groups, stages
+from optimizer.verify.weights import weights
+
+CHECKS: tuple[Check, ...] = (
+    identity,
+    gpu_counts,
+    divisibility,
+    stages,
+    coordinates,
+    coverage,
+    groups,
+    spans,
+    weights,
+    cache,
+    activations,
+    memory_sums,
+    table_shape,
+    arithmetic,
+    table_sums,
+    floors,
+    collectives,
+    traffic,
+)
+
+# What reading a document that is no plan can raise: a wrong type, a missing key, a wrong count.
+WRONG_DOCUMENT = (
+    TypeError,
+    LookupError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    AssertionError,
+)
+
+
+def run(check: Check, document: Json) -> Iterator[Finding]:
+    """The findings of one check; a document that it cannot read fails it."""
+    name = check.__name__.replace("_", " ")
+    try:
+        for ok, detail in check(document):
+            yield Finding(name, bool(ok), detail)
+    except WRONG_DOCUMENT as error:
+        yield Finding(name, False, f"cannot be checked: {type(error).__name__}: {error}")
+
+
+def verify_plan(document: Json) -> list[Finding]:
+    """All findings on a plan's JSON, the good ones too."""
+    return [finding for check in CHECKS for finding in run(check, document)]
+
+
+def results(findings: list[Finding]) -> dict[str, Any]:
+    """What verification_results.json holds."""
+    return {
+        "ok": all(finding.ok for finding in findings),
+        "checks": [
+            {"check": finding.check, "ok": finding.ok, "detail": finding.detail}
+            for finding in findings
+        ],
+    }

@@ -1,0 +1,116 @@
+"""A plan's JSON as it lies in the file: quantities, ranges, degrees and the hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+Json = dict[str, Any]
+
+MOST = 10_000_000  # of anything that is counted one by one; more is no plan
+
+
+class Unreadable(ValueError):
+    """A value of a plan that does not mean anything."""
+
+
+def is_number(value: object) -> bool:
+    """A finite number and no truth value."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= 1e300  # false for NaN too
+    )
+
+
+def quantity(text: object, unit: str) -> float:
+    """The number of a quantity such as "85899345920 B" in its SI unit, int where it is whole."""
+    if not isinstance(text, str) or not text.endswith(f" {unit}"):
+        raise Unreadable(f"{text!r} is no quantity in {unit}")
+    try:
+        amount = Decimal(text[: -len(unit) - 1])
+    except InvalidOperation:
+        raise Unreadable(f"{text!r} is no quantity in {unit}") from None
+    if not amount.is_finite() or abs(amount) > 10**24:
+        raise Unreadable(f"{text!r} is beyond anything real")
+    return int(amount) if amount == int(amount) else float(amount)
+
+
+def count(value: object, least: int = 0) -> int:
+    """A whole number that a loop may run to."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise Unreadable(f"{value!r} is no count from {least} to {MOST}")
+    return value
+
+
+def number(value: object) -> float:
+    """A finite number."""
+    if not isinstance(value, int | float) or not is_number(value):
+        raise Unreadable(f"{value!r} is no number")
+    return value
+
+
+def members(text: object) -> list[int]:
+    """The numbers of an inclusive range: "0-2,5" is [0, 1, 2, 5], "" is nothing."""
+    if not isinstance(text, str):
+        raise Unreadable(f"{text!r} is no range")
+    found: list[int] = []
+    for piece in text.split(",") if text else []:
+        first, _, last = piece.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or len(piece) > 17:
+            raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
+        stop = int(last or first) + 1
+        if stop <= int(first) or stop - int(first) > MOST:
+            raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
+        found.extend(range(int(first), stop))
+    return found
+
+
+DEGREES = ("pp", "vp", "ep", "etp", "edp", "tp", "cp", "dp", "replicas")
+
+
+def degrees(deployment: Json) -> dict[str, int]:
+    """The degrees of a deployment, each a count, and `width`: GPUs of a stage."""
+    found = {name: count(deployment["layout"][name], 1) for name in DEGREES}
+    found["width"] = found["tp"] * found["cp"] * found["dp"]
+    count(found["replicas"] * found["pp"] * found["width"], 1)
+    return found
+
+
+def layer_types(model: Json) -> list[str]:
+    """The type of each layer, in order."""
+    names: list[str] = []
+    for run in model["layers"]:
+        if count(run["repeat"], 1) * len(run["types"]) > 10_000:
+            raise Unreadable("more than 10,000 layers")
+        names.extend(list(run["types"]) * run["repeat"])
+    if not 0 < len(names) <= 10_000:
+        raise Unreadable(f"{len(names)} layers")
+    return names
+
+
+def is_serving(plan: Json) -> bool:
+    kind = plan["workload"]["kind"]
+    if kind not in ("serving", "forward"):
+        raise Unreadable(f"{kind!r} is no kind of workload that is known here")
+    return bool(kind == "serving")
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no container, under its key: "pools.0.gpu.memory"."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in pairs:
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def content_hash(plan: Json) -> str:
+    """SHA-256 of the JSON without its own hash, keys sorted, no spaces."""
+    body = {key: plan[key] for key in plan if key != "hash"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
