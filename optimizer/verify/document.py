@@ -59,13 +59,14 @@ def members(text: object) -> list[int]:
         raise Unreadable(f"{text!r} is no range")
     found: list[int] = []
     for piece in text.split(",") if text else []:
-        first, _, last = piece.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or len(piece) > 17:
+        first, dash, last = piece.partition("-")
+        ends = [first, last] if dash else [first]
+        if len(piece) > 17 or not all(end.isascii() and end.isdecimal() for end in ends):
             raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
-        stop = int(last or first) + 1
-        if stop <= int(first) or stop - int(first) > MOST:
+        start, stop = int(first), int(ends[-1]) + 1
+        if not 0 < stop - start <= MOST:
             raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
-        found.extend(range(int(first), stop))
+        found.extend(range(start, stop))
     return found
 
 
