@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +20,9 @@ from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption, Frozen
 from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.workload import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = "1.0"
 
@@ -264,6 +268,41 @@ class Plan(Frozen):
     def deployment(self) -> Deployment:
         """The first deployment: the only one in the simple case."""
         return self.deployments[0]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The ranked plans of one run, the best first."""
+
+    plans: tuple[Plan, ...]
+
+    @property
+    def best(self) -> Plan:
+        return self.plans[0]
+
+    def frame(self) -> pd.DataFrame:
+        """A table with one row a plan, units in the column names."""
+        import pandas as pd
+
+        return pd.DataFrame([summary(plan) for plan in self.plans])
+
+
+def summary(plan: Plan) -> dict[str, str | float]:
+    """One plan as one row of a table."""
+    first = plan.deployment
+    row: dict[str, str | float] = {
+        "rank": plan.rank,
+        "name": plan.name,
+        "gpus": sum(deployment.gpus for deployment in plan.deployments),
+        "sequences_per_rank": first.batch.sequences_per_rank,
+        "prefill_chunk": first.batch.prefill_chunk,
+        "micro_batches": first.batch.micro_batches,
+        "concurrency": first.batch.concurrency,
+    }
+    row |= {name: prediction.value for name, prediction in plan.predictions.items()}
+    row["objective_value"] = plan.proof.value / plan.proof.scale
+    row["gap"] = plan.proof.gap
+    return row
 
 
 def content_hash(document: dict[str, object]) -> str:

@@ -38,6 +38,7 @@ class Interval(Frozen):
     tpot: Positive
     latency: Positive
     throughput: Positive
+    memory: Positive
 
 
 class Calibration(Frozen):

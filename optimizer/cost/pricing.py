@@ -227,6 +227,9 @@ def _candidates(
         limit: Limit | None = getattr(workload, name, None)
         if limit is not None:
             needs[name], bounds[name] = values, at_statistic(job, name, limit)
+    if job.model.max_context is not None:
+        needs["context"] = np.full(length, float(sequence_tokens(workload)))
+        bounds["context"] = float(job.model.max_context)
     live = sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
     needs["GPUs"] = (rows.replicas_min * chosen.gpus_per_replica).astype(np.float64)
     bounds["GPUs"] = float(live)

@@ -48,32 +48,37 @@ def sequence_grid(most: int) -> Ints:
 
 def share_grid(total: int, most: int = 96) -> Ints:
     """The values of ceil(total / n) over all n, thinned to about `most` by equal ratios."""
-    parts = np.unique(
-        np.concatenate([np.arange(1, int(total**0.5) + 1), [total]])
-        if total < 4
-        else -(-total // np.unique(np.r_[np.arange(1, int(total**0.5) + 2), total]))
-    )
-    values = np.unique(np.r_[parts, np.arange(1, min(int(total**0.5) + 2, total + 1))])
-    if len(values) <= most:
-        return values.astype(np.int64)
-    keep = np.unique(
-        np.searchsorted(values, np.geomspace(1, total, most)).clip(max=len(values) - 1)
-    )
-    return values[np.r_[keep, len(values) - 1]].astype(np.int64)
+    parts = np.arange(1, int(total**0.5) + 2)
+    values = np.unique(np.r_[parts[parts <= total], -(-total // parts), total])
+    if len(values) > most:
+        wanted = np.geomspace(1, total, most)
+        values = np.unique(values[np.searchsorted(values, wanted).clip(max=len(values) - 1)])
+    return values.astype(np.int64)
 
 
-def expand(layouts: Layouts, workload: ForwardWorkload | ServingWorkload, num_gpus: int) -> Rows:
-    """Every candidate of the space: layouts x sequences x chunk x micro-batches x replicas."""
+def expand(
+    layouts: Layouts,
+    workload: ForwardWorkload | ServingWorkload,
+    num_gpus: int,
+    replicas: int | None = None,
+) -> Rows:
+    """Every candidate of the space: layouts x sequences x chunk x micro-batches x replicas.
+
+    With `replicas` given that number is judged, whether or not there are GPUs for it.
+    """
     total = workload.batch if isinstance(workload, ForwardWorkload) else workload.concurrency
     grid = sequence_grid(MAX_SEQUENCES) if total is None else share_grid(total)
     layout = np.repeat(np.arange(len(layouts)), len(grid))
     sequences = np.tile(grid, len(layouts))
     room = num_gpus // layouts.gpus_per_replica[layout]
-    if total is None:
-        replicas_min, replicas_max = np.ones_like(layout), room
-    else:
+    if replicas is not None:
+        room = np.full_like(layout, replicas)
+    replicas_min = np.ones_like(layout) if replicas is None else room
+    replicas_max = room
+    if total is not None:
         dp = layouts.dp[layout]
-        replicas_min = -(-total // (sequences * dp))
+        if replicas is None:
+            replicas_min = -(-total // (sequences * dp))
         sequences = -(-total // (replicas_min * dp))
         keep = replicas_min <= room
         key = np.stack([layout[keep], replicas_min[keep], sequences[keep]])

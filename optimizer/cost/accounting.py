@@ -1,0 +1,144 @@
+"""One candidate in full: memory by stage, every operator over a grid of steps, balance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from optimizer.cost.memory import MemoryColumns
+from optimizer.cost.price import part_seconds
+from optimizer.cost.pricers import operator_seconds
+from optimizer.cost.pricing import Job, memory_of, step_columns
+from optimizer.cost.rows import Rows
+from optimizer.cost.stages import Stage, even_cut, stage_maximum
+from optimizer.layout import Layouts
+from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, Operator, lower
+from optimizer.plan import GridPoint, Memory, OperatorRow, PhaseTable, StageMemory
+from optimizer.spec.workload import ForwardWorkload
+
+
+def stage_memory(job: Job, rows: Rows, layouts: Layouts) -> Memory:
+    """Memory of every stage of one candidate (rows and layouts of length 1)."""
+    columns: MemoryColumns = memory_of(job, rows, layouts)
+    types = tuple(job.model.layer_types)
+    pp = int(layouts.pp[0])
+    stages = []
+    start = 0
+    for index, size in enumerate(even_cut(job.model.num_layers, pp)):
+        names = job.model.layer_names[start : start + size]
+        start += size
+        stage = Stage(tuple(names.count(kind) for kind in types), index == 0, index == pp - 1)
+        components = columns.stage(types, stage, 0)
+        stages.append(
+            StageMemory(stage=index, components=components, total_bytes=sum(components.values()))
+        )
+    fullest = max(stages, key=lambda stage: (stage.total_bytes, -stage.stage))
+    return Memory(
+        gpu_bytes=job.device.gpu.memory_bytes,
+        limit_bytes=job.memory_limit_bytes,
+        fullest_stage=fullest.stage,
+        fullest_bytes=fullest.total_bytes,
+        stages=tuple(stages),
+    )
+
+
+def _grid(job: Job, phase: str, point: dict[str, float]) -> list[dict[str, float]]:
+    """The plan's own step first, then steps around it that a simulator interpolates between."""
+    changes: list[dict[str, float]] = []
+    if phase == "decode":
+        most = point["sequences"]
+        workload = job.workload
+        assert not isinstance(workload, ForwardWorkload)
+        contexts = (float(workload.input_len), float(workload.input_len + workload.output_len))
+        counts = sorted({1.0, np.ceil(most / 4), np.ceil(most / 2), most, 2 * most})
+        changes = [
+            {"tokens": count, "sequences": count, "logits": count, "context": context}
+            for count in counts
+            for context in contexts
+        ]
+    else:
+        tokens = point["tokens"]
+        sizes = sorted(
+            {1.0, np.ceil(tokens / 16), np.ceil(tokens / 4), np.ceil(tokens / 2), tokens}
+        )
+        contexts = (point["context"], 4 * point["context"])
+        changes = [{"tokens": size, "context": context} for size in sizes for context in contexts]
+    grid = [point, *({**point, **change} for change in changes)]
+    return [step for index, step in enumerate(grid) if step not in grid[:index]]
+
+
+def phase_tables(job: Job, rows: Rows, layouts: Layouts) -> dict[str, PhaseTable]:
+    """Each phase's operators over its grid (rows and layouts of length 1)."""
+    return {
+        phase: _phase_table(job, phase, columns, layouts)
+        for phase, columns in step_columns(job, rows, layouts).items()
+    }
+
+
+def _phase_table(job: Job, phase: str, columns: dict[str, Floats], layouts: Layouts) -> PhaseTable:
+    steps = _grid(job, phase, {name: float(column[0]) for name, column in columns.items()})
+    grid = {name: np.array([step[name] for step in steps]) for name in steps[0]}
+    names = job.model.layer_names
+    counts = {name: names.count(name) for name in job.model.layer_types}
+    counts |= {EMBEDDING: 1, HEAD: 1, BOUNDARY: int(layouts.pp[0]) - 1}
+    found = []
+    for family in lower(job.model):
+        for operator in family.build({name: grid[name] for name in family.depends}):
+            row = _row(job, family.part, counts[family.part], operator, len(steps))
+            if row.count and any(row.seconds):
+                found.append(row)
+    totals = {
+        name: tuple(
+            sum(row.count * getattr(row, name)[point] for row in found)
+            for point in range(len(steps))
+        )
+        for name in ("flops", "bytes", "payload_bytes", "seconds")
+    }
+    by_group: dict[str, float] = defaultdict(float)
+    for row in found:
+        by_group[row.group] += row.count * row.seconds[0]
+    first = {name: column[:1] for name, column in grid.items()}
+    parts = part_seconds(lower(job.model), first, job.device, job.calibration.constants)
+    layers = {name: parts[name] for name in job.model.layer_types}
+    slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD])
+    slowest = slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0)
+    return PhaseTable(
+        grid=tuple(
+            GridPoint(tokens=step["tokens"], sequences=step["sequences"], context=step["context"])
+            for step in steps
+        ),
+        rows=tuple(found),
+        total_flops=totals["flops"],
+        total_bytes=totals["bytes"],
+        total_payload_bytes=totals["payload_bytes"],
+        total_seconds=totals["seconds"],
+        by_group=dict(by_group),
+        slowest_stage_s=float(slowest[0]),
+    )
+
+
+def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> OperatorRow:
+    seconds = operator_seconds(operator, job.device, job.calibration.constants)
+
+    def column(values: Floats | float) -> tuple[float, ...]:
+        return tuple(float(value) for value in np.broadcast_to(values, points))
+
+    return OperatorRow(
+        name=operator.name,
+        part=part,
+        group=operator.group,
+        kind=operator.kind,
+        axis=operator.axis,
+        compute=operator.compute,
+        count=count,
+        group_size=int(column(operator.group_size)[0]),
+        inside=int(column(operator.inside)[0]),
+        m=column(operator.m),
+        n=column(operator.n),
+        k=column(operator.k),
+        flops=column(operator.flops),
+        bytes=column(operator.bytes),
+        payload_bytes=column(operator.payload_bytes),
+        seconds=column(seconds),
+    )

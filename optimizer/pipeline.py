@@ -1,0 +1,146 @@
+"""The line: read -> enumerate -> lower -> price -> choose -> place -> verify -> write.
+
+read stands before this module (optimizer.spec.reading) and write behind it (optimizer.report);
+lower happens inside price, once for each choice of number formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optimizer.cost.calibration import load_calibration
+from optimizer.cost.candidates import Candidates
+from optimizer.cost.pricing import Job, price_rows
+from optimizer.cost.rows import expand
+from optimizer.errors import InfeasibleError
+from optimizer.layout import (
+    Layouts,
+    ParallelLayout,
+    Reading,
+    Space,
+    divisibility_problems,
+    enumerate_layouts,
+    read_strategy,
+)
+from optimizer.layout.enumeration import spans_of
+from optimizer.plan import Plan, Plans, sealed
+from optimizer.search.assembling import assemble
+from optimizer.search.choosing import Chosen, choose
+from optimizer.search.comparing import runners_up
+from optimizer.search.objectives import Objective
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.precisions import precision_choices
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+
+
+class Priced(NamedTuple):
+    """All candidates over pools and number formats; jobs[candidates.precision] priced a row."""
+
+    jobs: tuple[Job, ...]
+    candidates: Candidates
+    layouts: int
+    divisibility: dict[str, int]
+
+
+def optimize(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ForwardWorkload | ServingWorkload,
+    *,
+    objective: Objective = "throughput",
+    top: int = 5,
+    strategy: str | None = None,
+) -> Plans:
+    """The best `top` plans; with `strategy` the best ways to run that one layout.
+
+    Raises InfeasibleError with every broken limit where nothing is left.
+    """
+    spaces = enumerate_spaces(cluster, model, workload, strategy)
+    priced = price(cluster, model, workload, spaces, strategy)
+    chosen = choose(cluster, priced.candidates, objective, top)
+    return place_all(model, priced, chosen)
+
+
+def enumerate_spaces(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ForwardWorkload | ServingWorkload,
+    strategy: str | None = None,
+) -> list[Space]:
+    """The layouts of each pool, or the one layout that a strategy names."""
+    pools = range(len(cluster.pools))
+    if strategy is None:
+        return [enumerate_layouts(cluster, pool, model, workload) for pool in pools]
+    layout = readings(cluster, model, strategy)[0].layout
+    problems = divisibility_problems(layout, model, workload)
+    live = cluster.num_live_gpus
+    if layout.gpus > live:
+        problems.append(f"GPUs: {layout.gpus} needed, {live} there")
+    if problems:
+        raise InfeasibleError(f"{strategy} ({layout.name}) cannot run", problems)
+    return [_only(cluster, pool, layout) for pool in pools]
+
+
+def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading, ...]:
+    """How a strategy's name may be read on this cluster, the reading that holds first."""
+    return read_strategy(strategy, cluster.num_live_gpus, model.moe is not None)
+
+
+def _only(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
+    sizes = tuple(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
+    spans = spans_of(layout.width, layout.tp, tuple(size for size in sizes if size))
+    layouts = Layouts.concatenate([Layouts.of(layout, span) for span in spans])
+    return Space(layouts, len(spans), {})
+
+
+def price(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ForwardWorkload | ServingWorkload,
+    spaces: Sequence[Space],
+    strategy: str | None = None,
+) -> Priced:
+    """Every candidate with its seconds, bytes and limits."""
+    replicas = readings(cluster, model, strategy)[0].layout.replicas if strategy else None
+    jobs: list[Job] = []
+    parts: list[Candidates] = []
+    divisibility: dict[str, int] = {}
+    for pool, space in enumerate(spaces):
+        for name, count in space.removed.items():
+            divisibility[name] = divisibility.get(name, 0) + count
+        live = sum(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
+        rows = expand(space.layouts, workload, live, replicas)
+        for precision in precision_choices(model, workload):
+            job = Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
+            parts.append(_tagged(price_rows(job, rows, space.layouts), len(jobs)))
+            jobs.append(job)
+    total = sum(len(space.layouts) for space in spaces)
+    return Priced(tuple(jobs), Candidates.concatenate(parts), total, divisibility)
+
+
+def _tagged(candidates: Candidates, job: int) -> Candidates:
+    from dataclasses import replace
+
+    return replace(candidates, precision=np.full(len(candidates), job, dtype=np.int64))
+
+
+def place_all(model: ModelSpec, priced: Priced, chosen: Chosen) -> Plans:
+    """The chosen candidates as sealed plans, each with the others beside it."""
+    space: dict[str, Any] = {
+        "model": model,
+        "layouts": priced.layouts,
+        "divisibility": priced.divisibility,
+    }
+    plans = [
+        assemble(priced.jobs[int(ranked.candidate.precision[0])], ranked, rank, chosen, space)
+        for rank, ranked in enumerate(chosen.ranked, start=1)
+    ]
+    return Plans(tuple(_finished(plan, plans) for plan in plans))
+
+
+def _finished(plan: Plan, plans: Sequence[Plan]) -> Plan:
+    return sealed(plan.model_copy(update={"others": runners_up(plan, plans)}))

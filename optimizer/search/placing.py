@@ -1,0 +1,153 @@
+"""Names the GPUs: which rank holds what, and where each rank lies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from optimizer.cost.stages import even_cut
+from optimizer.layout import ParallelLayout
+from optimizer.plan import Placement, RankPart
+from optimizer.search.degrees import DomainType, Packing
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import GroupedQueryAttention, LatentAttention, LinearAttention, ModelSpec
+
+Packings = tuple[tuple[DomainType, Packing, int], ...]
+
+
+def place(
+    cluster: Cluster, model: ModelSpec, layout: ParallelLayout, span: int, packings: Packings
+) -> Placement:
+    """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out."""
+    stage_layers = tuple(_ranges(even_cut(model.num_layers, layout.pp)))
+    ranks = tuple(_ranks(model, layout, stage_layers))
+    stages = list(_stage_gpus(cluster, layout.width, span, packings))
+    rank_gpu = tuple(
+        tuple(
+            gpu
+            for stage in stages[replica * layout.pp : (replica + 1) * layout.pp]
+            for gpu in stage
+        )
+        for replica in range(layout.replicas)
+    )
+    used = {gpu for replica in rank_gpu for gpu in replica}
+    idle = tuple(gpu for domain in cluster.domains for gpu in domain.gpus if gpu not in used)
+    return Placement(
+        span=span,
+        stage_layers=stage_layers,
+        ranks=ranks,
+        groups=_groups(ranks),
+        rank_gpu=rank_gpu,
+        idle_gpus=idle,
+    )
+
+
+def _ranges(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for size in sizes:
+        yield start, start + size
+        start += size
+
+
+def share(units: int, degree: int, index: int) -> str:
+    """The inclusive range of units that shard `index` of `degree` holds; the first shards take one
+    more where it does not divide, and shards repeat where there are more of them than units."""
+    if units == 0:
+        return ""
+    if degree > units:
+        unit = index * units // degree
+        return str(unit)
+    base, extra = divmod(units, degree)
+    first = index * base + min(index, extra)
+    last = first + base + (index < extra) - 1
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _ranks(
+    model: ModelSpec, layout: ParallelLayout, stage_layers: tuple[tuple[int, int], ...]
+) -> Iterator[RankPart]:
+    attentions = [layer.attention for layer in model.layer_types.values()]
+    heads = max(
+        (a.num_heads for a in attentions if isinstance(a, GroupedQueryAttention | LatentAttention)),
+        default=0,
+    )
+    kv_heads = max(
+        (a.num_kv_heads for a in attentions if isinstance(a, GroupedQueryAttention)), default=0
+    )
+    linear = max(
+        (a.num_value_heads for a in attentions if isinstance(a, LinearAttention)), default=0
+    )
+    experts = model.moe.num_experts if model.moe is not None else 0
+    for rank in range(layout.gpus_per_replica):
+        stage, place_in_stage = divmod(rank, layout.width)
+        tp = place_in_stage % layout.tp
+        cp = place_in_stage // layout.tp % layout.cp
+        dp = place_in_stage // (layout.tp * layout.cp)
+        etp = place_in_stage % layout.etp
+        ep = place_in_stage // layout.etp
+        first, end = stage_layers[stage]
+        yield RankPart(
+            rank=rank,
+            stage=stage,
+            tp=tp,
+            cp=cp,
+            dp=dp,
+            ep=ep if experts else 0,
+            etp=etp if experts else 0,
+            layers=str(first) if first + 1 == end else f"{first}-{end - 1}",
+            heads=share(heads, layout.tp, tp),
+            kv_heads=share(kv_heads, layout.tp, tp),
+            linear_heads=share(linear, layout.tp, tp),
+            experts=share(experts, layout.ep, ep),
+            embedding=stage == 0,
+            head=stage == layout.pp - 1,
+        )
+
+
+def _groups(ranks: tuple[RankPart, ...]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """For each axis the groups of ranks that differ in that coordinate alone."""
+    grids = {
+        "tp": ("stage", "cp", "dp"),
+        "cp": ("stage", "tp", "dp"),
+        "dp": ("stage", "tp", "cp"),
+        "ep": ("stage", "etp"),
+        "etp": ("stage", "ep"),
+        "pp": ("tp", "cp", "dp"),
+    }
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for axis, fixed in grids.items():
+        members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for rank in ranks:
+            members[tuple(getattr(rank, name) for name in fixed)].append(rank.rank)
+        found[axis] = tuple(tuple(group) for group in members.values())
+    return found
+
+
+def _stage_gpus(
+    cluster: Cluster, width: int, span: int, packings: Packings
+) -> Iterator[tuple[str, ...]]:
+    """The GPUs of one stage after the other: whole pieces in domain order, then a rest."""
+    pieces: list[tuple[str, ...]] = []
+    rests: list[tuple[str, ...]] = []
+    left: dict[tuple[int, int], list[Packing]] = defaultdict(list)
+    for kind, packing, count in packings:
+        left[kind.pool, kind.size] += [packing] * count
+    for domain in cluster.domains:
+        queue = left[domain.pool, len(domain.gpus)]
+        if not queue:
+            continue
+        packing = queue.pop(0)
+        start = 0
+        for _ in range(packing.pieces):
+            pieces.append(domain.gpus[start : start + span])
+            start += span
+        for _ in range(packing.rests):
+            rests.append(domain.gpus[start : start + packing.shape.rest])
+            start += packing.shape.rest
+    full = width // span
+    while len(pieces) >= full and (not width % span or rests):
+        stage = [gpu for piece in pieces[:full] for gpu in piece]
+        pieces = pieces[full:]
+        if width % span:
+            stage += rests.pop(0)
+        yield tuple(stage)
