@@ -7,6 +7,7 @@ lower happens inside price, once for each choice of number formats.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.precisions import precision_choices
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.verify import Finding, verify_plan
 
 
 class Priced(NamedTuple):
@@ -123,8 +125,6 @@ def price(
 
 
 def _tagged(candidates: Candidates, job: int) -> Candidates:
-    from dataclasses import replace
-
     return replace(candidates, precision=np.full(len(candidates), job, dtype=np.int64))
 
 
@@ -140,6 +140,42 @@ def place_all(model: ModelSpec, priced: Priced, chosen: Chosen) -> Plans:
         for rank, ranked in enumerate(chosen.ranked, start=1)
     ]
     return Plans(tuple(_finished(plan, plans) for plan in plans))
+
+
+def verify(plans: Plans) -> list[Finding]:
+    """The second opinion on every ranked plan; the findings of the best come first."""
+    return [
+        finding
+        for plan in plans.plans
+        for finding in verify_plan(plan.model_dump(mode="json", by_alias=True))
+    ]
+
+
+def claim_line(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ForwardWorkload | ServingWorkload,
+    strategy: str,
+    plans: Plans,
+) -> str:
+    """The strategy that somebody claims beside the best plan: by how much it is beaten, or why it
+    cannot run."""
+    best = plans.best
+    try:
+        claimed = optimize(
+            cluster, model, workload, objective=best.objective, top=1, strategy=strategy
+        ).best
+    except InfeasibleError as error:
+        return f"claimed {strategy} cannot run: {'; '.join(error.reasons)}"
+    rate = "tokens_per_s_per_gpu"
+    more = best.predictions[rate].value / claimed.predictions[rate].value
+    latency = "latency_s" if "latency_s" in best.predictions else "request_s"
+    faster = claimed.predictions[latency].value / best.predictions[latency].value
+    return (
+        f"claimed {strategy} ({claimed.name}): {best.name} gives {more:.2f} x its tokens/s and "
+        f"1/{faster:.2f} of its latency, on {best.deployment.gpus} GPUs against "
+        f"{claimed.deployment.gpus}"
+    )
 
 
 def _finished(plan: Plan, plans: Sequence[Plan]) -> Plan:

@@ -133,20 +133,23 @@ def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...
     """How tokens reach their experts and come back.
 
     With dp x cp = 1 every rank already has every token and one all-reduce over the stage closes the
-    block. Otherwise each rank holds tokens / tp of its own: all-to-all to the distinct ranks of the
-    token's experts (copied over etp), all-to-all back, and an all-gather that restores tp.
+    block. Otherwise each rank holds tokens / tp of its own: all-to-all over the whole stage to the
+    distinct expert ranks of the token (each of their etp parts needs it), all-to-all back, and an
+    all-gather that restores tp.
     """
     tokens, tp, ep, etp = columns["tokens"], columns["tp"], columns["ep"], columns["etp"]
     apart = columns["dp"] * columns["cp"] > 1
     whole = tokens * hidden * ACTIVATION_BYTES
     own = whole / tp
     distinct = ep * (1.0 - (1.0 - 1.0 / ep) ** ffn.num_experts_per_token)
-    inside_ep = np.maximum(1.0, np.floor(columns["span"] / etp))
+    stage, span = ep * etp, columns["span"]
     sent = np.where(apart, own * distinct * etp, 0.0)
     inside_tp = tp_inside(columns)
     return (
-        collective("expert_dispatch", "all_to_all", "ep", sent, ep, inside_ep),
-        collective("expert_combine", "all_to_all", "ep", sent, ep, inside_ep),
+        collective("expert_dispatch", "all_to_all", "ep", sent, stage, span),
+        collective("expert_gather", "all_gather", "etp", sent, etp, inside_etp),
+        collective("expert_scatter", "reduce_scatter", "etp", sent, etp, inside_etp),
+        collective("expert_combine", "all_to_all", "ep", sent, stage, span),
         collective(
             "expert_all_gather", "all_gather", "tp", np.where(apart, own, 0.0), tp, inside_tp
         ),

@@ -1,0 +1,150 @@
+"""Arguments in, one call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from optimizer import __version__
+from optimizer.errors import EXIT_CHECK, EXIT_TIME, OptimizerError
+
+ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
+OBJECTIVES = ("throughput", "latency", "gpus", "balanced")
+
+WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--batch", {"type": int, "help": "Sequences of one forward pass."}),
+    ("--seq-len", {"type": int, "help": "Tokens of each of them."}),
+    ("--input-len", {"type": int, "help": "Input tokens of a request."}),
+    ("--output-len", {"type": int, "help": "Output tokens of a request."}),
+    ("--prefix-len", {"type": int, "help": "Input tokens found in the cache."}),
+    ("--concurrency", {"type": int, "help": "Requests in flight, of the whole deployment."}),
+    ("--request-rate", {"help": 'Requests that arrive, "20 req/s".'}),
+    ("--ttft", {"help": 'Limit on the mean time to first token, "2s", or "p90=2s".'}),
+    ("--tpot", {"help": 'Limit on the mean time per output token, "50ms".'}),
+    ("--latency", {"help": 'Limit on one forward pass, "200ms".'}),
+    ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: the strictest."}),
+)
+
+
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a job: cluster, model, workload."""
+    for flag, settings in reversed(WORKLOAD_FLAGS):
+        command = click.option(flag, **settings)(command)
+    for option in (
+        click.option("--workload", metavar="FILE", help="A workload file or preset."),
+        click.option("--gpus", type=int, help="GPUs of the cluster, in place of the file's."),
+        click.option("--model", metavar="FILE", help="A YAML, a config.json, a preset or a plan."),
+        click.option("--hardware", metavar="FILE", help="A YAML, a preset or a plan."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@job_options
+@click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
+@click.option("--top", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/NAME].")
+@click.option("--json", "as_json", is_flag=True, help="Print the best plan as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing.")
+@click.version_option(__version__, prog_name="optimize")
+@click.pass_context
+def optimize(context: click.Context, **options: Any) -> None:
+    """Plans how a model is cut over GPUs, proves the plan best, and writes it down.
+
+    \b
+    optimize --hardware h200-sxm --gpus 16 --model deepseek-v3 --tpot 50ms
+    """
+    if context.invoked_subcommand is None:
+        _plan(**options)
+
+
+def _job(options: dict[str, Any]) -> Any:
+    """The job that the options name."""
+    from optimizer.spec.reading import read_job
+
+    flags = {
+        name.removeprefix("--").replace("-", "_"): value
+        for name, _ in WORKLOAD_FLAGS
+        if (value := options[name.removeprefix("--").replace("-", "_")]) is not None
+    }
+    for name in ("hardware", "model"):
+        if options[name] is None:
+            raise click.UsageError(f"--{name} is missing; a file or a preset, see optimize --help")
+    return read_job(
+        options["hardware"], options["model"], options["workload"], flags, options["gpus"]
+    )
+
+
+def _plan(**options: Any) -> None:
+    """The main job."""
+    from optimizer.pipeline import optimize as run
+    from optimizer.pipeline import verify
+    from optimizer.plan import write_plan
+    from optimizer.report.files import run_files, run_name, write_files
+    from optimizer.report.table import summary_text
+
+    job = _job(options)
+    plans = run(
+        job.cluster,
+        job.model,
+        job.workload,
+        objective=options["objective"],
+        top=options["top"],
+        strategy=options["strategy"],
+    )
+    findings = verify(plans)
+    folder = options["out"] or Path("results") / run_name(plans)
+    write_files(folder, run_files(plans, findings))
+    if options["as_json"]:
+        click.echo(write_plan(plans.best), nl=False)
+    elif not options["quiet"]:
+        click.echo(summary_text(plans))
+        if job.strategy and not options["strategy"]:
+            click.echo("\n" + _against_claim(job, plans))
+        click.echo(f"\nwritten to {folder}/")
+    if not all(finding.ok for finding in findings):
+        bad = [finding for finding in findings if not finding.ok]
+        for finding in bad[:10]:
+            click.echo(f"verify: {finding.check}: {finding.detail}", err=True)
+        sys.exit(EXIT_CHECK)
+    if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
+        click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
+        sys.exit(EXIT_TIME)
+
+
+def _against_claim(job: Any, plans: Any) -> str:
+    """How the best plan compares with the strategy that the model file claims."""
+    from optimizer.pipeline import claim_line
+
+    return claim_line(job.cluster, job.model, job.workload, job.strategy, plans)
+
+
+def main() -> NoReturn:
+    """The entry point: every error that a user can cause is one message and an exit code."""
+    try:
+        optimize.main(prog_name="optimize", standalone_mode=False)
+        sys.exit(0)
+    except OptimizerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; nothing was written", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The files of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optimizer.errors import Problem, SpecError
+from optimizer.plan import Plans, summary, write_plan
+from optimizer.report.guide import guide
+from optimizer.verify import Finding, bundle, results
+
+PLAN_FILE = "optimal_parallel_strategy.json"
+
+
+def run_name(plans: Plans) -> str:
+    """The folder of a run: its model and its cluster."""
+    best = plans.best
+    names = [best.model.name, best.cluster.name]
+    parts = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") for name in dict.fromkeys(names)]
+    return "-on-".join(part for part in parts if part) or "run"
+
+
+def run_files(plans: Plans, findings: Sequence[Finding]) -> dict[str, str]:
+    """Every file of a run by name."""
+    return {
+        PLAN_FILE: write_plan(plans.best),
+        "ranked_strategies.csv": ranked_csv(plans),
+        "implementation_guide.md": guide(plans),
+        "verify_strategy.py": bundle(),
+        "verification_results.json": json.dumps(
+            results(list(findings)), indent=1, ensure_ascii=False
+        )
+        + "\n",
+    }
+
+
+def ranked_csv(plans: Plans) -> str:
+    """The ranked plans, a row each, units in the column names."""
+    why = {other.rank: other.why for plan in plans.plans for other in plan.others}
+    rows = [{**summary(plan), "why": why.get(plan.rank, "the best")} for plan in plans.plans]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes all files next to their places first and renames them only when all are written."""
+    written: list[tuple[str, Path]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            handle, partial = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+            written.append((partial, folder / name))
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            os.chmod(partial, 0o644)
+        for partial, final in written:
+            os.replace(partial, final)
+    except OSError as error:
+        raise SpecError(
+            Problem(
+                f"cannot be written: {error.strerror}; name another folder",
+                str(folder),
+                key="--out",
+            )
+        ) from None
+    finally:
+        for partial, _ in written:
+            Path(partial).unlink(missing_ok=True)

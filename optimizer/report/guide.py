@@ -1,0 +1,86 @@
+"""implementation_guide.md: what to launch, what lies where, what to watch."""
+
+from __future__ import annotations
+
+from optimizer.plan import Deployment, Plan, Plans
+from optimizer.report.table import assumption_lines, memory_lines, plan_table, proof_line
+from optimizer.units import gib, milliseconds
+
+SHOWN_REPLICAS = 4
+
+
+def guide(plans: Plans) -> str:
+    """The guide to the best plan, as Markdown."""
+    plan = plans.best
+    sections = [
+        f"# {plan.model.name} on {plan.cluster.name}: {plan.name}",
+        _figures(plan),
+        *(_deployment(deployment) for deployment in plan.deployments),
+        _watch(plan),
+        "## Ranked plans\n\n```\n" + plan_table(plans) + "\n```\n\n" + proof_line(plan),
+        "## Assumptions\n\n```\n" + assumption_lines(plan) + "\n```",
+        "## Check it\n\n```\npython verify_strategy.py optimal_parallel_strategy.json\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _figures(plan: Plan) -> str:
+    rows = ["| predicted | value | 80 % interval | source |", "|---|---|---|---|"]
+    for name, found in plan.predictions.items():
+        show = _shower(name)
+        rows.append(
+            f"| {name} | {show(found.value)} | {show(found.low)} to {show(found.high)} | "
+            f"{found.source} |"
+        )
+    return "\n".join(rows)
+
+
+def _shower(name: str):  # type: ignore[no-untyped-def]
+    if name.endswith("_bytes"):
+        return gib
+    if "per_s" in name:
+        return lambda value: f"{value:,.4g}"
+    return milliseconds
+
+
+def _deployment(deployment: Deployment) -> str:
+    layout, batch, placement = deployment.layout, deployment.batch, deployment.placement
+    degrees = ", ".join(
+        f"{name} {getattr(layout, name)}"
+        for name in ("replicas", "pp", "tp", "cp", "dp", "ep", "etp")
+    )
+    lines = [
+        f"## Deployment: {deployment.name} on pool {deployment.pool}",
+        f"- degrees: {degrees}; {deployment.gpus} GPUs, {len(placement.idle_gpus)} idle",
+        f"- of each attention rank: {batch.sequences_per_rank} sequences at once"
+        + (f", prefill chunks of {batch.prefill_chunk} tokens" if batch.prefill_chunk else "")
+        + (f", {batch.micro_batches} micro-batches" if layout.pp > 1 else ""),
+        f"- requests at once: {batch.concurrency:,.0f} in all",
+    ]
+    lines += ["", "| stage | layers | ranks of a replica |", "|---|---|---|"]
+    for stage, (first, end) in enumerate(placement.stage_layers):
+        start = stage * layout.width
+        lines.append(f"| {stage} | {first}-{end - 1} | {start}-{start + layout.width - 1} |")
+    lines += ["", "| rank | stage | tp | dp | layers | heads | experts | GPU by replica |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for rank in placement.ranks:
+        gpus = [replica[rank.rank] for replica in placement.rank_gpu]
+        more = f" ... {gpus[-1]}" if len(gpus) > SHOWN_REPLICAS else ""
+        lines.append(
+            f"| {rank.rank} | {rank.stage} | {rank.tp} | {rank.dp} | {rank.layers} | "
+            f"{rank.heads or rank.linear_heads} | {rank.experts or '-'} | "
+            f"{', '.join(gpus[:SHOWN_REPLICAS])}{more} |"
+        )
+    return "\n".join(lines)
+
+
+def _watch(plan: Plan) -> str:
+    lines = ["## What to watch", ""]
+    for limit in plan.limits:
+        if limit.limit > 0:
+            lines.append(
+                f"- {limit.name}: {limit.need:.6g} of {limit.limit:.6g} {limit.unit} "
+                f"({limit.need / limit.limit:.1%}); {limit.slack:.4g} left"
+            )
+    lines += ["", "```", memory_lines(plan), "```"]
+    return "\n".join(lines)
