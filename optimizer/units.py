@@ -43,7 +43,6 @@ PER_S: dict[str, Decimal] = {
 WATTS: dict[str, Decimal] = {"W": Decimal(1), "kW": Decimal(1000)}
 
 GIB = float(BYTES["GiB"])
-LARGEST = Decimal("1e24")  # no cluster has more of anything; guards against typed-in nonsense
 
 _QUANTITY = re.compile(
     r"\s*([+-]?[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)\s*(\S.*?)?\s*"
@@ -52,16 +51,16 @@ _QUANTITY = re.compile(
 
 def parse(value: object, units: dict[str, Decimal], example: str) -> float:
     """The SI value of a text such as "80 GiB"; raises ValueError that says what to write."""
-    if isinstance(value, bool) or not isinstance(value, str):
-        if isinstance(value, (int, float)):
+    if not isinstance(value, str):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise ValueError(f"{value} has no unit; write for example '{example}'")
         raise ValueError(f"a quantity belongs here; write for example '{example}'")
-    match = _QUANTITY.fullmatch(value)
+    match = _QUANTITY.fullmatch(value) if len(value) <= 60 else None
     if match is None:
         raise ValueError(f"'{value[:40]}' is no quantity; write for example '{example}'")
     number, unit = match.groups()
     if unit is None:
-        raise ValueError(f"'{value}' has no unit; write for example '{example}'")
+        raise ValueError(f"'{value[:40]}' has no unit; write for example '{example}'")
     if unit not in units:
         known = ", ".join(list(units)[:6])
         raise ValueError(f"unknown unit '{unit[:20]}' (known: {known} ...); write '{example}'")
@@ -69,26 +68,24 @@ def parse(value: object, units: dict[str, Decimal], example: str) -> float:
         amount = Decimal(number.replace(",", "").replace("_", "")) * units[unit]
     except InvalidOperation:
         raise ValueError(f"'{value[:40]}' is no number; write for example '{example}'") from None
-    if not amount.is_finite() or abs(amount) > LARGEST:
+    if not amount.is_finite() or abs(amount) > Decimal("1e300"):
         raise ValueError(f"'{value[:40]}' is beyond anything real; write for example '{example}'")
     return float(amount)
 
 
-def _positive(units: dict[str, Decimal], example: str) -> BeforeValidator:
+def _quantity(
+    units: dict[str, Decimal], example: str, least: float, most: float
+) -> BeforeValidator:
+    """Reads a quantity; what lies outside least ... most (SI) is a slip of the pen."""
+    zero_is_fine = least == 0
+
     def read(value: object) -> float:
         amount = parse(value, units, example)
-        if amount <= 0:
-            raise ValueError(f"must be more than zero; write for example '{example}'")
-        return amount
-
-    return BeforeValidator(read)
-
-
-def _not_negative(units: dict[str, Decimal], example: str) -> BeforeValidator:
-    def read(value: object) -> float:
-        amount = parse(value, units, example)
-        if amount < 0:
-            raise ValueError(f"must not be negative; write for example '{example}'")
+        if amount < 0 or (amount == 0 and not zero_is_fine):
+            wanted = "not be negative" if zero_is_fine else "be more than zero"
+            raise ValueError(f"must {wanted}; write for example '{example}'")
+        if not least <= amount <= most:
+            raise ValueError(f"'{value}' is beyond anything real; write for example '{example}'")
         return amount
 
     return BeforeValidator(read)
@@ -106,13 +103,15 @@ def _serializer(unit: str) -> PlainSerializer:
     return PlainSerializer(write, return_type=str)
 
 
-Bytes = Annotated[float, _positive(BYTES, "80 GiB"), _serializer("B")]
-BytesPerSecond = Annotated[float, _positive(BYTES_PER_S, "450 GB/s"), _serializer("B/s")]
-FlopsPerSecond = Annotated[float, _positive(FLOPS_PER_S, "989 TFLOP/s"), _serializer("FLOP/s")]
-Seconds = Annotated[float, _positive(SECONDS, "50 ms"), _serializer("s")]
-Latency = Annotated[float, _not_negative(SECONDS, "3 us"), _serializer("s")]
-Rate = Annotated[float, _positive(PER_S, "20 req/s"), _serializer("/s")]
-Watts = Annotated[float, _positive(WATTS, "700 W"), _serializer("W")]
+Bytes = Annotated[float, _quantity(BYTES, "80 GiB", 1, 1e15), _serializer("B")]
+BytesPerSecond = Annotated[float, _quantity(BYTES_PER_S, "450 GB/s", 1, 1e16), _serializer("B/s")]
+FlopsPerSecond = Annotated[
+    float, _quantity(FLOPS_PER_S, "989 TFLOP/s", 1, 1e20), _serializer("FLOP/s")
+]
+Seconds = Annotated[float, _quantity(SECONDS, "50 ms", 1e-9, 1e7), _serializer("s")]
+Latency = Annotated[float, _quantity(SECONDS, "3 us", 0, 1e3), _serializer("s")]
+Rate = Annotated[float, _quantity(PER_S, "20 req/s", 1e-9, 1e9), _serializer("/s")]
+Watts = Annotated[float, _quantity(WATTS, "700 W", 1e-3, 1e7), _serializer("W")]
 
 
 def gib(value_bytes: float) -> str:

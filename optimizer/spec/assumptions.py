@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from optimizer.spec.data import configs_root
 from optimizer.spec.document import KeyPath, show_key
 from optimizer.spec.draft import Draft, place
 from optimizer.spec.files import read_document
-from optimizer.spec.presets import config_root
 
-_FORMULA = re.compile(r"(?:(?P<times>[0-9]+) x )?(?P<of>[a-z_]+)(?: / (?P<over>[a-z_]+))?")
+_UNKNOWN = 1  # stands in for a figure that follows from a wrong one, which is refused itself
+_FORMULA = re.compile(r"(?:(?P<times>[0-9]+) x )?(?P<of>[a-z]+_[a-z_]+)(?: / (?P<over>[a-z_]+))?")
 
 
 class Row(NamedTuple):
@@ -25,7 +26,7 @@ class Row(NamedTuple):
 @cache
 def table(section: str) -> Mapping[str, Row]:
     """A section of the table ("cluster", "model", "workload"): key -> row."""
-    data = read_document(config_root() / "assumptions.yaml").data[section]
+    data = read_document(configs_root() / "assumptions.yaml").data[section]
     return {key: Row(row["value"], row["why"]) for key, row in data.items()}
 
 
@@ -38,35 +39,29 @@ def fill(
 ) -> None:
     """Places the table's value under each path where `data` has none, and records it.
 
-    `keys` maps rows of the table to paths; `known` gives the values that formulas speak of. A
-    formula of something unknown (because it is itself wrong) places nothing.
+    `keys` maps rows of the table to paths; `known` gives the values that formulas speak of. What
+    a formula speaks of may be wrong itself; then nothing is known, and its own error is enough.
     """
     for key, path in keys.items():
         row = table(section)[key]
         value = evaluate(row.value, known)
-        if value is not None and place(data, path, value):
+        if value is None:
+            place(data, path, _UNKNOWN)
+        elif place(data, path, value):
             draft.assume(show_key(path), value, row.why)
 
 
 def evaluate(value: Any, known: Callable[[str], Any]) -> Any:
-    """A table value: itself, or "4 x hidden_size", "hidden_size / head_dim", "num_heads"."""
+    """A table value: itself, or what "4 x hidden_size" or "hidden_size / head_dim" comes to."""
     match = _FORMULA.fullmatch(value) if isinstance(value, str) else None
-    if match is None or known(match["of"]) is None:
-        return None if match is not None and _is_formula(match) else value
-    result: Any = known(match["of"])
-    if match["over"] is not None:
-        divisor = known(match["over"])
-        if not _is_count(result) or not _is_count(divisor):
-            return None
-        result = max(1, result // divisor)
-    if match["times"] is not None:
-        result = result * int(match["times"]) if _is_count(result) else None
-    return result
-
-
-def _is_formula(match: re.Match[str]) -> bool:
-    return match["times"] is not None or match["over"] is not None or "_" in match["of"]
+    if match is None:
+        return value
+    count = known(match["of"])
+    divisor = known(match["over"]) if match["over"] is not None else 1
+    if not _is_count(count) or not _is_count(divisor):
+        return None
+    return max(1, int(match["times"] or 1) * count // divisor)
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 10**7

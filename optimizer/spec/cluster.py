@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from optimizer.spec.frozen import Assumption, Count, Frozen, Name
+from optimizer.spec.frozen import Assumption, Count, Frozen, Name, wrong
 from optimizer.units import Bytes, BytesPerSecond, FlopsPerSecond, Latency, Watts
 
 MAX_GPUS = 1_000_000
@@ -91,17 +91,24 @@ class Pool(Frozen):
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
         if self.node_sizes is not None and len(self.node_sizes) != self.nodes:
-            raise ValueError(f"nodes is {self.nodes} but node_sizes names {len(self.node_sizes)}")
+            raise wrong(
+                f"must have one entry for each of {self.nodes} nodes, not {len(self.node_sizes)}",
+                "node_sizes",
+            )
         if sum(self.sizes) > MAX_GPUS:
-            raise ValueError(f"has {sum(self.sizes):,} GPUs; more than {MAX_GPUS:,} are refused")
+            raise wrong(
+                f"gives {sum(self.sizes):,} GPUs; more than {MAX_GPUS:,} are refused", "nodes"
+            )
         unknown = [name for name in self.dead if not self._has(name)]
         if unknown:
-            raise ValueError(
-                f"dead names {', '.join(unknown[:5])}, which this pool does not have; "
-                f"its GPUs are node0/gpu0 ... {self.gpu_names[-1][-1]}"
+            last = f"node{len(self.sizes) - 1}/gpu{self.sizes[-1] - 1}"
+            raise wrong(
+                f"names {', '.join(unknown[:5])}, which this pool does not have; "
+                f"its GPUs are node0/gpu0 ... {last}, its nodes node0 ...",
+                "dead",
             )
         if len(set(self.dead)) != len(self.dead):
-            raise ValueError("dead names a GPU twice; name each GPU once")
+            raise wrong("names a GPU twice; name each once", "dead")
         return self
 
     def _has(self, name: str) -> bool:
@@ -123,11 +130,11 @@ class Cluster(Frozen):
     def _something_lives(self) -> Self:
         names = [pool.name for pool in self.pools]
         if len(set(names)) != len(names):
-            raise ValueError(f"two pools share a name: {', '.join(names)}; name each differently")
+            raise wrong(f"share a name: {', '.join(names[:5])}; name each differently", "pools")
         if self.num_gpus > MAX_GPUS:
-            raise ValueError(f"has {self.num_gpus:,} GPUs; more than {MAX_GPUS:,} are refused")
+            raise wrong(f"have {self.num_gpus:,} GPUs; more than {MAX_GPUS:,} are refused", "pools")
         if all(pool.dead for pool in self.pools) and self.num_live_gpus == 0:
-            raise ValueError("every GPU is dead; at least one must live")
+            raise wrong("names every GPU there is; one at least must live", "pools", 0, "dead")
         return self
 
     @cached_property

@@ -27,6 +27,7 @@ from optimizer.spec.document import Document, KeyPath, show_key
 from optimizer.spec.draft import Draft, merged, place
 from optimizer.spec.files import read_document
 from optimizer.spec.presets import locate
+from optimizer.spec.wording import shown
 
 SHORTHAND: dict[type, tuple[str, ...]] = {
     Cluster: ("preset", "pools", "assumed"),
@@ -45,8 +46,11 @@ def cluster_of(document: Document, gpus: int | None = None) -> Cluster:
     unknown: list[tuple[int, str]] = []
     for index, entry in enumerate(entries or []):
         if isinstance(entry, dict) and "preset" in entry:
+            if not isinstance(entry["preset"], str):
+                unknown.append((index, f"must be a preset's name, not {shown(entry['preset'])}"))
+                continue
             try:
-                preset = read_document(locate(str(entry["preset"]), "hardware", ("hardware.yaml",)))
+                preset = read_document(locate(entry["preset"], "hardware", ("hardware.yaml",)))
             except SpecError as error:
                 unknown += [(index, problem.message) for problem in error.problems]
                 continue
@@ -115,13 +119,15 @@ def _pool(
 
 
 def _unstated(pool: Mapping[str, Any]) -> dict[str, KeyPath]:
-    keys: dict[str, KeyPath] = {"gpu.memory_bandwidth": ("gpu", "memory_bandwidth")}
+    keys: dict[str, KeyPath] = {}
+    if isinstance(pool.get("gpu"), Mapping):
+        keys["gpu.memory_bandwidth"] = ("gpu", "memory_bandwidth")
     if "node_sizes" not in pool:
         keys["gpus_per_node"] = ("gpus_per_node",)
     for link in _LINKS:
         for figure in ("bandwidth", "latency"):
             keys[f"{link}.{figure}"] = (link, figure)
-    return {key: path for key, path in keys.items() if isinstance(pool.get("gpu"), Mapping)}
+    return keys
 
 
 def _spread_rate(draft: Draft, pool: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ class Draft:
         self.documents = documents
         self.problems: list[Problem] = []
         self.assumptions: list[Assumption] = []
+        self._refused: set[KeyPath] = set()
         self._sources: dict[KeyPath, KeyPath] = {}  # prefix in the spec -> prefix in the file
 
     def problem(self, path: KeyPath, message: str) -> None:
@@ -35,7 +36,10 @@ class Draft:
         else:
             document, line = self._find(path)
             problem = Problem(message, document.file, line, show_key(path) or None)
-        if problem not in self.problems:  # two layer types may share one mapping of the file
+        if (
+            path not in self._refused
+        ):  # the first thing said of a key; what follows from it is noise
+            self._refused.add(path)
             self.problems.append(problem)
 
     def assume(self, key: str, value: object, why: str) -> None:
@@ -97,7 +101,7 @@ class Draft:
             for path, message in problems_of(error, known, shorthand or {}):
                 self.problem(path, message)
         if self.problems:
-            raise SpecError(*self.problems)
+            raise SpecError(*sorted(self.problems, key=lambda problem: problem.line or 0))
         return found
 
     def source(self, path: KeyPath) -> KeyPath:
@@ -114,6 +118,28 @@ class Draft:
                 return document, line
         first = self.documents[0]
         return first, first.nearest_line(path)
+
+
+def still_assumed(listed: Any, stated: Mapping[str, Any]) -> Any:
+    """The assumptions of a preset or a plan, less those that `stated` now says for itself."""
+    if not isinstance(listed, list):
+        return listed
+    return [
+        row
+        for row in listed
+        if not (isinstance(row, Mapping) and _states(stated, str(row.get("key")).split(".")))
+    ]
+
+
+def _states(data: Mapping[str, Any], keys: list[str]) -> bool:
+    here: Any = data
+    for key in keys:
+        if isinstance(here, str):  # "precision: fp8" states every part of it
+            return True
+        if not isinstance(here, Mapping) or here.get(key) is None:
+            return False
+        here = here[key]
+    return True
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

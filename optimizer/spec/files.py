@@ -24,11 +24,13 @@ def read_document(path: Path) -> Document:
         from optimizer.spec.yaml_lines import parse_yaml
 
         data, line_of = parse_yaml(text, file)
+    if data is None:
+        raise SpecError(Problem("holds nothing but comments", file))
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, list) else f"'{str(data)[:40]}'"
-        raise SpecError(Problem(f"the file must hold a mapping (key: value), not {kind}", file, 1))
+        raise SpecError(Problem(f"must hold a mapping (key: value), not {kind}", file, 1))
     if not data:
-        raise SpecError(Problem("the file holds an empty mapping; nothing to read", file, 1))
+        raise SpecError(Problem("holds an empty mapping", file, 1))
     return Document(file, data, line_of)
 
 

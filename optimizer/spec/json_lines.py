@@ -7,38 +7,41 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 from optimizer.errors import Problem, SpecError
-from optimizer.spec.document import KeyPath
+from optimizer.spec.document import KeyPath, show_key
 
 MAX_DEPTH = 50
 MAX_CONTAINERS = 1_000_000  # as many as the plan of 131,072 GPUs has, and 100 MB of memory
 MAX_ITEMS = 4_000_000
 MAX_LINES_BYTES = 1_000_000  # beyond this, problems are reported without their line
 
+_NOT_FINITE = re.compile(r"-?Infinity|NaN")
+_LONG_EXPONENT = re.compile(r"^[-0-9.]+[eE]\+?[0-9]{3,}$")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
 
 
 def parse_json(text: str, file: str) -> tuple[Any, Callable[[KeyPath], int | None]]:
-    """The value of a JSON text; duplicate keys, NaN and infinities are refused."""
+    """The value of a JSON text; every duplicate key and non-finite number at once."""
     if text.count("{") + text.count("[") > MAX_CONTAINERS or text.count(",") > MAX_ITEMS:
         raise SpecError(Problem(f"holds more than {MAX_ITEMS:,} values; no input does", file))
+    odd: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) != len(pairs):
-            counted = Counter(name for name, _ in pairs)
-            double = counted.most_common(1)[0][0]
-            raise SpecError(Problem(f"'{double[:60]}' stands twice; keep one", file))
+            double = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            odd.append(f"'{double[:60]}' stands twice; keep one")
         return mapping
 
-    def not_finite(name: str) -> NoReturn:
-        raise SpecError(Problem(f"must hold finite numbers, not {name}", file))
+    def not_finite(number: str) -> float:
+        odd.append(f"must hold finite numbers, not {number[:20]}")
+        return 0.0
 
     def finite(number: str) -> float:
         value = float(number)
-        return not_finite(number[:20]) if abs(value) == float("inf") else value
+        return not_finite(number) if abs(value) == float("inf") else value
 
     try:
         data = json.loads(
@@ -51,17 +54,23 @@ def parse_json(text: str, file: str) -> tuple[Any, Callable[[KeyPath], int | Non
     except ValueError:
         raise SpecError(Problem("holds a number of thousands of digits", file)) from None
     _refuse_deep_nesting(data, file)
+    small = len(text) <= MAX_LINES_BYTES
+    if odd:
+        found = _key_lines(text)[1] if small else []
+        placed = [Problem(message, file, line, show_key(path)) for path, line, message in found]
+        raise SpecError(*(placed or [Problem(message, file) for message in odd[:20]]))
 
     @cache
     def lines() -> dict[KeyPath, int]:
-        return _key_lines(text) if len(text) <= MAX_LINES_BYTES else {}
+        return _key_lines(text)[0] if small else {}
 
     return data, lambda path: lines().get(path)
 
 
-def _key_lines(text: str) -> dict[KeyPath, int]:
-    """The line of every key and list item of a valid JSON text."""
+def _key_lines(text: str) -> tuple[dict[KeyPath, int], list[tuple[KeyPath, int, str]]]:
+    """The line of every key and list item of a valid JSON text, and what is odd at which."""
     lines: dict[KeyPath, int] = {}
+    odd: list[tuple[KeyPath, int, str]] = []
     path: list[str | int] = []  # the key or index that the next value stands under
     line = 1
     seen = 0
@@ -70,24 +79,33 @@ def _key_lines(text: str) -> dict[KeyPath, int]:
         line += text.count("\n", seen, match.start())
         seen = match.start()
         token = match.group()
-        if token in "]}":
+        if token in ("]", "}"):
             path.pop()
             expects_key = False
         elif token == "," and path:
-            expects_key = isinstance(path[-1], str)
-            if isinstance(path[-1], int):
-                path[-1] += 1
+            last = path[-1]
+            expects_key = isinstance(last, str)
+            if isinstance(last, int):
+                path[-1] = last + 1
                 lines[tuple(path)] = line
-        elif token in "{[":
+        elif token in ("{", "["):
             expects_key = token == "{"
             path.append("" if expects_key else 0)
             if not expects_key:
                 lines[tuple(path)] = line
         elif expects_key and token[0] == '"':
             path[-1] = json.loads(token)
-            lines[tuple(path)] = line
+            if tuple(path) in lines:
+                first = lines[tuple(path)]
+                message = f"stands twice, first on line {first}; keep one"
+                odd.append((tuple(path), line, message))
+            lines.setdefault(tuple(path), line)
             expects_key = False
-    return lines
+        elif _NOT_FINITE.fullmatch(token) or (
+            _LONG_EXPONENT.search(token) and abs(float(token)) == float("inf")
+        ):
+            odd.append((tuple(path), line, f"must be a finite number, not {token[:20]}"))
+    return lines, odd
 
 
 def _refuse_deep_nesting(data: Any, file: str) -> None:

@@ -8,16 +8,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from optimizer.spec.formats import Format
-from optimizer.spec.frozen import Assumption, Count, CountOrZero, Frozen, Name
+from optimizer.spec.frozen import Assumption, Count, CountOrZero, Frozen, Name, Size, wrong
+
+MAX_LAYERS = 10_000
+MAX_EXPERTS = 1_000_000  # of all layers together
 
 
 class GroupedQueryAttention(Frozen):
     """Softmax attention; multi-head when num_kv_heads = num_heads (Ainslie et al., 2023)."""
 
     kind: Literal["gqa"] = "gqa"
-    num_heads: Count
-    num_kv_heads: Count
-    head_dim: Count
+    num_heads: Size
+    num_kv_heads: Size
+    head_dim: Size
     window: Count | None = None  # sliding window, tokens
     chunk: Count | None = None  # attention inside fixed chunks of so many tokens (Llama 4)
     bias: bool = False  # on q, k, v and output projections
@@ -30,8 +33,9 @@ class GroupedQueryAttention(Frozen):
     @model_validator(mode="after")
     def _heads_group(self) -> Self:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
+            raise wrong(
+                f"must divide the {self.num_heads} heads, and {self.num_kv_heads} does not",
+                "num_kv_heads",
             )
         return self
 
@@ -39,8 +43,8 @@ class GroupedQueryAttention(Frozen):
 class Indexer(Frozen):
     """The sparse-attention indexer of DeepSeek-V3.2: picks top_k tokens for each query."""
 
-    num_heads: Count
-    head_dim: Count
+    num_heads: Size
+    head_dim: Size
     top_k: Count
 
 
@@ -48,12 +52,12 @@ class LatentAttention(Frozen):
     """Multi-head latent attention (DeepSeek-V2, 2024); q_lora_rank None: q projected directly."""
 
     kind: Literal["mla"] = "mla"
-    num_heads: Count
-    q_lora_rank: Count | None = None
-    kv_lora_rank: Count
-    qk_nope_head_dim: Count
-    qk_rope_head_dim: Count
-    v_head_dim: Count
+    num_heads: Size
+    q_lora_rank: Size | None = None
+    kv_lora_rank: Size
+    qk_nope_head_dim: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Size
     indexer: Indexer | None = None
 
 
@@ -61,11 +65,11 @@ class LinearAttention(Frozen):
     """Gated delta net (Yang et al., 2024): a state a sequence instead of a cache a token."""
 
     kind: Literal["linear"] = "linear"
-    num_key_heads: Count
-    num_value_heads: Count
-    key_head_dim: Count
-    value_head_dim: Count
-    conv_kernel: Count = 4
+    num_key_heads: Size
+    num_value_heads: Size
+    key_head_dim: Size
+    value_head_dim: Size
+    conv_kernel: Size = 4
 
 
 Attention = Annotated[
@@ -75,7 +79,7 @@ Attention = Annotated[
 
 class DenseFfn(Frozen):
     kind: Literal["dense"] = "dense"
-    intermediate_size: Count
+    intermediate_size: Size
     gated: bool = True
     bias: bool = False
 
@@ -84,9 +88,9 @@ class MoeFfn(Frozen):
     """Routed experts, each gated or plain, and shared experts that every token crosses."""
 
     kind: Literal["moe"] = "moe"
-    num_experts: Count
-    num_experts_per_token: Count
-    intermediate_size: Count  # of one routed expert
+    num_experts: Size
+    num_experts_per_token: Size
+    intermediate_size: Size  # of one routed expert
     shared_intermediate_size: CountOrZero = 0  # of all shared experts together
     shared_gate: bool = False  # a hidden -> 1 gate on the shared expert (Qwen)
     gated: bool = True
@@ -96,9 +100,9 @@ class MoeFfn(Frozen):
     @model_validator(mode="after")
     def _enough_experts(self) -> Self:
         if self.num_experts_per_token > self.num_experts:
-            raise ValueError(
-                f"num_experts_per_token {self.num_experts_per_token} is more than the "
-                f"{self.num_experts} experts there are"
+            raise wrong(
+                f"is {self.num_experts_per_token}, more than the {self.num_experts} experts",
+                "num_experts_per_token",
             )
         return self
 
@@ -152,7 +156,7 @@ class ModelSpec(Frozen):
     """A decoder: layer types, the order they run in, vocabulary, and number formats."""
 
     name: Name
-    hidden_size: Count
+    hidden_size: Size
     vocab_size: Count
     tied_embeddings: bool = False
     layer_types: dict[Name, LayerType] = Field(min_length=1)
@@ -169,11 +173,21 @@ class ModelSpec(Frozen):
         named = {name for run in self.layers for name in run.types}
         unknown = sorted(named - set(self.layer_types))
         if unknown:
-            raise ValueError(
-                f"layers names {', '.join(unknown)}; known are {', '.join(self.layer_types)}"
+            raise wrong(
+                f"names {', '.join(unknown[:5])}; layer_types has {', '.join(self.layer_types)}",
+                "layers",
             )
-        if sum(len(run.types) * run.repeat for run in self.layers) > 10_000:
-            raise ValueError("more than 10,000 layers")
+        if sum(len(run.types) * run.repeat for run in self.layers) > MAX_LAYERS:
+            raise wrong(f"has more than {MAX_LAYERS:,} layers", "layers")
+        experts = sum(
+            kind.ffn.num_experts
+            for name in self.layer_names
+            if isinstance((kind := self.layer_types[name]).ffn, MoeFfn)
+        )
+        if experts > MAX_EXPERTS:
+            raise wrong(
+                f"hold {experts:,} experts in all; more than {MAX_EXPERTS:,} are refused", "layers"
+            )
         return self
 
     @cached_property

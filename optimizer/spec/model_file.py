@@ -28,9 +28,9 @@ from typing import Any
 
 from optimizer.spec.assumptions import fill, table
 from optimizer.spec.document import Document, KeyPath, show_key
-from optimizer.spec.draft import Draft, merged, place
+from optimizer.spec.draft import Draft, merged, place, still_assumed
 from optimizer.spec.layer_runs import runs_of
-from optimizer.spec.model import ModelSpec, MoeFfn, Precision
+from optimizer.spec.model import MAX_LAYERS, ModelSpec, MoeFfn, Precision
 from optimizer.spec.parameter_count import check_total
 from optimizer.spec.wording import missing
 
@@ -43,7 +43,6 @@ SHORTHAND: dict[type, tuple[str, ...]] = {
 }
 _QUANTISED = ("attention", "ffn", "shared_experts", "experts")
 _ACTIVATIONS = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8", "fp8_block": "fp8", "int8": "int8"}
-MAX_LAYERS = 10_000
 
 
 def model_of(document: Document, base: ModelSpec | None = None) -> ModelSpec:
@@ -59,15 +58,17 @@ def model_of(document: Document, base: ModelSpec | None = None) -> ModelSpec:
     if base is not None:
         data = merged(base.model_dump(mode="json", by_alias=True, exclude_none=True), data)
     _write_out_precision(draft, data)
-    if isinstance(data.get("mtp"), int) and not isinstance(data["mtp"], bool):
-        data["mtp"] = {"num_layers": data["mtp"]} if data["mtp"] else None
-        draft.moved(("mtp", "num_layers"), ("mtp",))
+    if data.get("mtp") is not None and not isinstance(data["mtp"], Mapping):
+        count = draft.whole(data["mtp"], ("mtp",), 0, 1000)
+        data["mtp"] = {"num_layers": count} if count else None
     if "layers" in data or "layer_types" in data:
         _full(draft, data)
     else:
         _flat(draft, data)
     data.setdefault("name", document.file and document.file.rsplit("/", 1)[-1].split(".")[0])
     stated = data.get("assumptions") or []
+    if base is not None:
+        stated = still_assumed(stated, document.data)
     if isinstance(stated, list):
         data["assumptions"] = [*stated, *(found.model_dump() for found in draft.assumptions)]
     model: ModelSpec = draft.finish(ModelSpec, data, SHORTHAND)
@@ -81,7 +82,7 @@ def _write_out_precision(draft: Draft, data: dict[str, Any]) -> None:
         precision = row.value
         draft.assume("precision", precision, row.why)
     if isinstance(precision, str):
-        for part in (*_QUANTISED, "activations"):
+        for part in ("weights", "activations"):
             draft.moved(("precision", part), ("precision",))
         precision = {"weights": precision}
     if not isinstance(precision, Mapping):

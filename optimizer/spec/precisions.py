@@ -1,4 +1,4 @@
-"""The number formats that a search may use: the model's own, and what the workload allows beside."""
+"""The number formats that a search may use: the model's own, and what the workload allows."""
 
 from __future__ import annotations
 

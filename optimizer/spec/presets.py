@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from optimizer.errors import Problem, SpecError
+from optimizer.spec.data import configs_root
 from optimizer.spec.files import read_document
 from optimizer.spec.wording import nearest
 
@@ -16,24 +17,16 @@ _WHAT = {"hardware": "hardware", "models": "model", "workloads": "workload"}
 
 
 @cache
-def config_root() -> Path:
-    """The configs folder: inside the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-@cache
 def preset_paths(kind: Kind) -> dict[str, Path]:
     """Preset name -> file, in alphabetical order."""
-    files = sorted((config_root() / kind).glob("*.*"), key=lambda path: path.stem)
+    files = sorted((configs_root() / kind).glob("*.*"), key=lambda path: path.stem)
     return {path.stem: path for path in files if path.name not in ("README.md", "sources.yaml")}
 
 
 @cache
 def model_repositories() -> dict[str, str]:
     """Preset name -> Hugging Face repository that its config.json came from."""
-    data = read_document(config_root() / "models" / "sources.yaml").data
+    data = read_document(configs_root() / "models" / "sources.yaml").data
     return {name: str(repository) for name, repository in data["repositories"].items()}
 
 
@@ -73,7 +66,7 @@ def _shipped(name: str, inside_folder: tuple[str, ...]) -> Path | None:
     parts = Path(name.removeprefix("configs/")).parts
     if ".." in parts or not parts or parts[0] == "/":
         return None
-    path = config_root().joinpath(*parts)
+    path = configs_root().joinpath(*parts)
     path = _inside(path, inside_folder) if path.is_dir() else path
     return path if path.is_file() else None
 

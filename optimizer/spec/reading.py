@@ -125,8 +125,10 @@ def _model_input(path: Path, document: Document) -> ModelInput:
 
 def _base(document: Document) -> ModelSpec:
     preset = document.data["preset"]
+    if not isinstance(preset, str):
+        raise SpecError(_at(document, "preset", f"must be a preset's name, not {shown(preset)}"))
     try:
-        path = locate(str(preset), "models", ("config.json",))
+        path = locate(preset, "models", ("config.json",))
         if path not in preset_paths("models").values():
             raise SpecError(Problem("names a file; only a preset's name belongs here"))
         return _model_input(path, read_document(path)).model

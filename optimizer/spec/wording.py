@@ -48,6 +48,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant."""
     names = list(dict.fromkeys(known))
     found = difflib.get_close_matches(word[:80], names, 1, 0.6)
+    found = found or [name for name in names if len(word) > 2 and name.startswith(word)]
     if found:
         return found[0]
     inside = [name for name in names if word in name.split("_") or name in word.split("_")]
@@ -90,6 +91,10 @@ def problems_of(
         if details["type"] == "too_short" and details["input"]:
             continue  # its items were refused one by one, each with a message of its own
         path, annotation = _follow(details["loc"], spec)
+        if details["type"] == "wrong":  # a validator of the whole spec names the key itself
+            path = (*path, *details["ctx"]["path"])
+        elif details["type"] == "union_tag_invalid":
+            path = (*path, "kind")
         yield path, _message(details, path, annotation, spec, shorthand)
 
 
@@ -107,11 +112,16 @@ def _message(
     if kind == "extra_forbidden":
         _, owner = _follow(details["loc"][:-1], spec)
         return unknown_key(last, _keys(owner, shorthand))
+    if kind == "wrong":
+        return str(context["message"])
+    if kind == "too_short":
+        return "needs at least one entry"
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        tags = context.get("expected_tags") or ", ".join(_tags(annotation))
-        return f"needs a kind, one of {tags}" if kind.endswith("found") else f"kind must be {tags}"
+        tags = ", ".join(_tags(annotation))
+        given = context.get("tag")
+        return f"must be one of {tags}, not {shown(given)}" if given else f"needs a kind: {tags}"
     if kind == "literal_error":
         options = [str(option) for option in _literals(annotation)]
         meant = nearest(str(value), options)
@@ -146,8 +156,6 @@ def _belongs(kind: str, annotation: Any, context: Mapping[str, Any]) -> str | No
         return "a text of 1 to 120 characters"
     if kind.startswith("string"):
         return "a text"
-    if kind == "too_short":
-        return "at least one entry"
     if kind.startswith(("tuple", "list")):
         return "a list, [a, b]"
     if kind.startswith(("model", "dict", "mapping")):

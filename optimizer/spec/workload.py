@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from optimizer.spec.formats import Format
-from optimizer.spec.frozen import Assumption, Count, CountOrZero, Fraction, Frozen
+from optimizer.spec.frozen import Assumption, Count, CountOrZero, Fraction, Frozen, wrong
 from optimizer.units import Bytes, Rate, Seconds
 
-_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+_STATISTIC = re.compile(r"mean|p[0-9]{1,3}")
 
 Engine = Literal["any", "vllm", "sglang", "trtllm", "megatron"]
 
@@ -33,10 +34,12 @@ class Limit(Frozen):
     @classmethod
     def _written_short(cls, value: Any) -> Any:
         """Reads "50 ms" and "50 ms p99" too."""
+        if isinstance(value, (int, float)):
+            return {"value": value}
         if not isinstance(value, str):
             return value
         time, _, last = value.strip().rpartition(" ")
-        if last in _STATISTICS:
+        if _STATISTIC.fullmatch(last):
             return {"value": time, "statistic": last}
         return {"value": value}
 
@@ -79,10 +82,11 @@ class ServingWorkload(_Workload):
     @model_validator(mode="after")
     def _one_load(self) -> Self:
         if self.concurrency is not None and self.request_rate is not None:
-            raise ValueError("give concurrency or request_rate, not both")
+            raise wrong("stands beside concurrency; give one of the two", "request_rate")
         if self.prefix_len >= self.input_len:
-            raise ValueError(
-                f"prefix_len {self.prefix_len} must be less than input_len {self.input_len}"
+            raise wrong(
+                f"must be less than input_len, {self.input_len}, not {self.prefix_len}",
+                "prefix_len",
             )
         return self
 

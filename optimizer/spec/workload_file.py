@@ -13,12 +13,13 @@ from typing import Any
 
 from optimizer.spec.assumptions import fill
 from optimizer.spec.document import Document, show_key
-from optimizer.spec.draft import Draft, place
+from optimizer.spec.draft import Draft, place, still_assumed
 from optimizer.spec.workload import WORKLOAD, ForwardWorkload, ServingWorkload
 
 SHORTHAND: dict[type, tuple[str, ...]] = {}
 _COMMON = set(ForwardWorkload.model_fields) & set(ServingWorkload.model_fields)
 _FORWARD = ("batch", "seq_len", "latency")
+_LIMITS = ("latency", "ttft", "tpot")
 _SERVING = tuple(
     key for key in ServingWorkload.model_fields if key not in _COMMON and key != "kind"
 )
@@ -50,9 +51,13 @@ def workload_of(
             if key not in ("concurrency", "request_rate")
         }
     data = {**stated, **given, "kind": kind}
+    for key in _LIMITS:
+        if not isinstance(data.get(key), Mapping):  # "50 ms p99" in short
+            draft.moved((key, "value"), draft.source((key,)))
+            draft.moved((key, "statistic"), draft.source((key,)))
     sizes = ("batch", "seq_len") if kind == "forward" else ("input_len", "output_len")
     fill(draft, data, "workload", {key: (key,) for key in (*sizes, "memory_margin")})
-    listed = data.get("assumptions") or []
+    listed = still_assumed(data.get("assumptions") or [], given)
     if isinstance(listed, list):
         data["assumptions"] = [*listed, *(found.model_dump() for found in draft.assumptions)]
     found: ForwardWorkload | ServingWorkload = draft.finish(WORKLOAD, data, SHORTHAND)

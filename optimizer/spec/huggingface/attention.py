@@ -49,6 +49,8 @@ def _grouped(fields: Fields, family: Family, hidden: int) -> dict[str, Any]:
     heads = fields.whole("num_attention_heads", most=100_000)
     kv_heads = fields.whole("num_key_value_heads", most=100_000)
     head_dim = fields.whole("head_dim", most=100_000)
+    if heads and kv_heads and heads % kv_heads:
+        fields.problem(("num_key_value_heads",), f"must divide the {heads} heads")
     stated_norm = fields.flag("use_qk_norm", "qk_norm")
     over_all_heads = fields.text("qk_norm_type") == "per_layer"
     weightless = "attention_chunk_size" in fields.data  # Llama 4's q and k norms have no weights
@@ -58,7 +60,7 @@ def _grouped(fields: Fields, family: Family, hidden: int) -> dict[str, Any]:
         "kind": "gqa",
         "num_heads": heads,
         "num_kv_heads": kv_heads or heads,
-        "head_dim": head_dim or (hidden // heads if heads else None),
+        "head_dim": head_dim or max(1, hidden // (heads or 1)),
         "bias": bias and family.output_bias,
         "qkv_bias": bool(fields.flag("qkv_bias"))
         or (family.qkv_bias and fields.data.get("qkv_bias") is None)
@@ -108,6 +110,9 @@ def _linear(fields: Fields) -> dict[str, Any]:
 def _labels(fields: Fields, num_layers: int) -> tuple[str, ...]:
     """Each layer's kind: listed one by one, every n-th, or by the rules of older configs."""
     listed = fields.items("layer_types")
+    softmax = fields.items("attn_type_list")  # MiniMax: 1 softmax, 0 lightning attention
+    if softmax is not None and any(kind != 1 for kind in softmax):
+        fields.problem(("attn_type_list",), "holds lightning attention, which is not known here")
     interval = fields.whole("full_attention_interval")
     pattern = fields.whole("sliding_window_pattern")
     no_rope = fields.items("no_rope_layers")

@@ -29,11 +29,16 @@ def ffn_kinds(fields: Fields, family: Family, num_layers: int) -> Ffns:
         return Ffns({"dense": dense}, ("dense",) * num_layers)
     expert_size = fields.whole("moe_intermediate_size") or size
     dense_size = fields.whole("intermediate_size_mlp") or size
+    top_k = fields.whole(*_TOP_K, most=1_000_000)
+    if top_k is None:
+        fields.problem(_TOP_K, "is missing; write how many experts a token takes")
+    elif top_k > num_experts:
+        fields.problem(_TOP_K, f"is {top_k}, more than the {num_experts} experts")
     labels = tuple("moe" if is_moe else "dense" for is_moe in rules)
     moe: dict[str, Any] = {
         "kind": "moe",
         "num_experts": num_experts,
-        "num_experts_per_token": fields.whole(*_TOP_K, most=1_000_000),
+        "num_experts_per_token": top_k,
         "intermediate_size": expert_size,
         "shared_intermediate_size": _shared_size(fields, family, expert_size or 0),
         "bias": family.expert_bias,

@@ -90,6 +90,8 @@ def model_of_config(document: Document, name: str, quantization: Document | None
     if text is not outer:
         notes += _unread(outer)
 
+    if draft.problems:
+        raise SpecError(*draft.problems)
     plain: ModelSpec = draft.finish(ModelSpec, data)
     precision, left = precision_of(plain, model_type, base, scheme)
     whole = {
