@@ -18,9 +18,12 @@ def format_of(linear: Linear, precision: Precision) -> Format:
 def shard_shape(linear: Linear, degree: Floats) -> tuple[Floats, Floats]:
     """(inputs, outputs) of the fullest rank of `degree` ranks, one matrix of any copies."""
     whole = np.ones_like(degree)
-    part = shards(linear.units, degree) / linear.units
-    inputs = linear.inputs * (part if linear.split == "inputs" else whole)
-    outputs = linear.outputs * (part if linear.split == "outputs" else whole)
+    held = shards(linear.units, degree)
+    inputs, outputs = linear.inputs * whole, linear.outputs * whole
+    if linear.split == "inputs":
+        inputs = inputs * held / linear.units  # multiplied first: whole numbers stay exact
+    elif linear.split == "outputs":
+        outputs = outputs * held / linear.units
     return inputs, outputs
 
 
