@@ -147,8 +147,6 @@ def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...
     inside_tp = tp_inside(columns)
     return (
         collective("expert_dispatch", "all_to_all", "ep", sent, stage, span),
-        collective("expert_gather", "all_gather", "etp", sent, etp, inside_etp),
-        collective("expert_scatter", "reduce_scatter", "etp", sent, etp, inside_etp),
         collective("expert_combine", "all_to_all", "ep", sent, stage, span),
         collective(
             "expert_all_gather", "all_gather", "tp", np.where(apart, own, 0.0), tp, inside_tp
