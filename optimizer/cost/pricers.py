@@ -107,7 +107,7 @@ PRICERS: Mapping[str, Pricer] = {
     "memory": _gemm,
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
-    "reduce_scatter": _all_gather,
+    "reduce_scatter": _all_gather,  # the same ring, run backwards
     "all_to_all": _all_to_all,
     "send_recv": _send_recv,
 }
