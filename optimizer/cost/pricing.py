@@ -58,9 +58,11 @@ def _degrees(job: Job, rows: Rows, layouts: Layouts) -> dict[str, Floats]:
         for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
     }
     columns["imbalance"] = np.full(len(rows), imbalance)
-    largest = max(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
-    neighbours = (chosen.width * 2 <= largest) & (chosen.pp > 1)
-    columns["pp_inside"] = np.where(neighbours, 2.0, 1.0)
+    sizes = [len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool]
+    sizes = [size for size in sizes if size]
+    # Every boundary is inside a domain only where whole replicas fill the domains without rest.
+    whole = np.all([size % chosen.gpus_per_replica == 0 for size in sizes], axis=0)
+    columns["pp_inside"] = np.where((chosen.pp > 1) & (whole | (len(sizes) == 1)), 2.0, 1.0)
     return columns
 
 
