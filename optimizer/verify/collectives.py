@@ -18,13 +18,14 @@ def collectives(plan: Json) -> Iterator[Outcome]:
         layout, placement = degrees(deployment), deployment["placement"]
         span = count(placement["span"], 1)
         domains = domains_of(plan, pool_of(plan, deployment))
-        neighbours = 2 if layout["pp"] * layout["width"] <= max(map(len, domains)) else 1
+        replica, filled = layout["pp"] * layout["width"], [len(gpus) for gpus in domains if gpus]
+        together = len(filled) == 1 or all(size % replica == 0 for size in filled)
         reach = {
             "tp": min(layout["tp"], span),
             "cp": min(layout["cp"], max(1, span // layout["tp"])),
             "ep": min(layout["ep"], max(1, span // layout["etp"])),
             "etp": min(layout["etp"], span),
-            "pp": neighbours,
+            "pp": 2 if together else 1,
         }
         most = {axis: _most_domains(deployment, domains, axis) for axis in reach}
         for row in table["rows"]:

@@ -58,10 +58,10 @@ def at_most(what: str, smaller: Any, larger: Any) -> Outcome:
 
 
 def all_hold(what: str, outcomes: Iterable[Outcome]) -> Outcome:
-    """Many comparisons as one outcome: how many there were, and the first that fails."""
-    count, last = 0, "nothing to compare"
-    for ok, detail in outcomes:
-        count, last = count + 1, detail
-        if not ok:
-            return False, f"{what}: {detail}"
-    return True, f"{what}: {count} compared, the last one: {last}"
+    """Many comparisons as one outcome: how many there were and failed, and the first that did."""
+    every = list(outcomes)
+    failed = [detail for ok, detail in every if not ok]
+    if failed:
+        return False, f"{what}: {len(failed)} of {len(every)} fail, the first: {failed[0]}"
+    last = f"; the last: {every[-1][1]}" if every else ""
+    return True, f"{what}: all {len(every)} hold{last}"

@@ -26,15 +26,21 @@ def stages(plan: Json) -> Iterator[Outcome]:
         yield equal("the last stage ends at layer", at, num_layers)
 
 
+def has_experts(model: Json) -> bool:
+    """Whether any layer routes tokens to experts."""
+    return any(layer["ffn"]["kind"] == "moe" for layer in model["layer_types"].values())
+
+
 def coordinates(plan: Json) -> Iterator[Outcome]:
     """Every place of both grids is taken by exactly one rank of each stage."""
     for deployment in plan["deployments"]:
         layout, ranks = degrees(deployment), deployment["placement"]["ranks"]
         size = {**layout, "stage": layout["pp"]}
+        grids = [DENSE_GRID, EXPERT_GRID] if has_experts(plan["model"]) else [DENSE_GRID]
         yield equal("ranks of a replica", len(ranks), layout["pp"] * layout["width"])
         numbers = [part["rank"] for part in ranks]
         yield equal("rank numbers", numbers, list(range(len(ranks))))
-        for grid in (DENSE_GRID, EXPERT_GRID):
+        for grid in grids:
             seen: set[tuple[int, ...]] = set()
             for part in ranks:
                 place = tuple(count(part[axis]) for axis in grid)
@@ -46,6 +52,9 @@ def coordinates(plan: Json) -> Iterator[Outcome]:
             for axis in grid:
                 places *= size[axis]
             yield equal(f"places taken of {' x '.join(grid)}", len(seen), places)
+        if EXPERT_GRID not in grids:
+            off = [part["rank"] for part in ranks if (part["ep"], part["etp"]) != (0, 0)]
+            yield not off, f"ranks with expert coordinates in a dense model: {off or 'none'}"
 
 
 def groups(plan: Json) -> Iterator[Outcome]:
