@@ -125,6 +125,26 @@ def _against_claim(job: Any, plans: Any) -> str:
     return claim_line(job.cluster, job.model, job.workload, job.strategy, plans)
 
 
+@optimize.command()
+@click.argument("plans", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--accept", metavar="REASON", help="Rewrite changed plans, with the reason in them.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for regress.json.")
+def regress(plans: tuple[Path, ...], accept: str | None, out: Path | None) -> None:
+    """Plan golden plans again and compare; exit code 4 where one became worse."""
+    from optimizer import regression
+    from optimizer.report.files import write_files
+
+    comparisons = regression.regress(plans)
+    click.echo(regression.regression_table(comparisons))
+    if out is not None:
+        write_files(out, {"regress.json": regression.regression_json(comparisons)})
+    if accept is not None:
+        count = regression.accept(plans, comparisons, accept)
+        click.echo(f"{count} rewritten")
+    elif any(each.verdict in ("worse", "failed") for each in comparisons):
+        sys.exit(EXIT_CHECK)
+
+
 def main() -> NoReturn:
     """The entry point: every error that a user can cause is one message and an exit code."""
     try:

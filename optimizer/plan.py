@@ -262,6 +262,7 @@ class Plan(Frozen):
     assumptions: tuple[Assumption, ...]
     sources: tuple[Source, ...]
     provenance: Provenance
+    accepted: tuple[str, ...] = ()  # why a golden plan was rewritten, the latest last
     hash: str = ""
 
     @property
