@@ -352,6 +352,12 @@ def read_plan(text: str, source: str = "plan") -> Plan:
         raise PlanError(f"{source}: {where}: {first['msg']}") from None
 
 
+def plan_schema() -> str:
+    """The JSON Schema of a plan, as shipped in configs/schema/plan.json."""
+    schema = Plan.model_json_schema(by_alias=True, mode="serialization")
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def load_plan(path: str | Path) -> Plan:
     """The plan in a file."""
     try:
