@@ -209,6 +209,7 @@ class Proof(Frozen):
     layouts: int
     candidates: int
     broken: dict[str, int]  # limit -> candidates that break it (one may break several)
+    broken_together: dict[str, int]  # "memory + ttft" -> candidates that break just these limits
     infeasible: int
     dominated: int
     given: int
@@ -217,10 +218,11 @@ class Proof(Frozen):
 
 
 class RunnerUp(Frozen):
-    """Another ranked plan in one line, and why it lost."""
+    """Another ranked plan in one line, and why it lost; objective = value / the proof's scale."""
 
     rank: int
     name: str
+    value: int
     objective: Number
     gpus: int
     why: str

@@ -144,7 +144,8 @@ def _count(text: str) -> int:
 def _predictions(job: Job, ranked: Ranked) -> dict[str, Prediction]:
     """What the plan will do, each number with its interval."""
     candidate, layout, widths = ranked.candidate, ranked.layout, job.calibration.interval
-    source = f"roofline, calibration {job.calibration.name}"
+    fitted = job.calibration
+    source = f"roofline, calibration {fitted.name} of {fitted.date}, {fitted.rows} rows"
     live = job.cluster.num_live_gpus
 
     def prediction(value: float, width: float, origin: str = source) -> Prediction:
@@ -203,6 +204,7 @@ def _proof(ranked: Ranked, chosen: Chosen, space: Mapping[str, Any]) -> Proof:
         layouts=space["layouts"],
         candidates=account.candidates,
         broken=account.broken,
+        broken_together=account.broken_together,
         infeasible=account.infeasible,
         dominated=account.dominated,
         given=account.given,

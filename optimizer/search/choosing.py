@@ -8,7 +8,7 @@ import numpy as np
 
 from optimizer.cost.candidates import Candidates
 from optimizer.errors import InfeasibleError
-from optimizer.layout import ParallelLayout
+from optimizer.layout import Ints, ParallelLayout
 from optimizer.search.degrees import Choice, DegreesModel, at_ends
 from optimizer.search.dominance import layout_keys, sure_room, undominated
 from optimizer.search.objectives import LATENCY_SCALE, OBJECTIVES, Criterion, Objective, criteria
@@ -21,6 +21,7 @@ class Account(NamedTuple):
 
     candidates: int
     broken: dict[str, int]
+    broken_together: dict[str, int]
     infeasible: int
     dominated: int
     given: int
@@ -57,10 +58,13 @@ def choose(cluster: Cluster, candidates: Candidates, objective: Objective, top: 
     kept = undominated(feasible, sure_room(cluster, feasible), rates, latencies, order, top)
     ends, origin, without_room = at_ends(cluster, feasible.take(kept))
     infeasible = int((mask != 0).sum()) + without_room
-    broken |= {"room on the nodes": without_room} if without_room else {}
+    together = _together(mask, list(candidates.limits))
+    if without_room:
+        broken["room on the nodes"] = together["room on the nodes"] = without_room
     account = Account(
         len(candidates),
         broken,
+        together,
         infeasible,
         len(feasible) - len(kept),
         len(kept) - without_room,
@@ -78,6 +82,15 @@ def choose(cluster: Cluster, candidates: Candidates, objective: Objective, top: 
         for choice in DegreesModel(cluster, ends).rank(own, layout_keys(ends), top)
     )
     return Chosen(ranked, account, objective, OBJECTIVES[objective][1:])
+
+
+def _together(mask: Ints, names: list[str]) -> dict[str, int]:
+    """Candidates by the exact set of limits that they break: "memory + ttft"."""
+    sets, counts = np.unique(mask[mask != 0], return_counts=True)
+    return {
+        " + ".join(name for bit, name in enumerate(names) if (int(broken) >> bit) & 1): int(count)
+        for broken, count in zip(sets, counts, strict=True)
+    }
 
 
 def nearest(candidates: Candidates) -> list[str]:

@@ -79,6 +79,7 @@ def runners_up(plan: Plan, plans: Sequence[Plan]) -> tuple[RunnerUp, ...]:
         RunnerUp(
             rank=other.rank,
             name=other.name,
+            value=other.proof.value,
             objective=other.proof.value / other.proof.scale,
             gpus=other.deployment.gpus,
             why=why_it_lost(other, best) if other is not best else "the best",
