@@ -11,15 +11,25 @@ from optimizer.verify.counts import divisibility, gpu_counts, spans
 from optimizer.verify.document import Json
 from optimizer.verify.finding import Check, Finding
 from optimizer.verify.identity import identity
+from optimizer.verify.limits import limits
+from optimizer.verify.load import balance, batch, precision
 from optimizer.verify.memory import activations, memory_sums
 from optimizer.verify.operator_table import arithmetic, floors, table_shape, table_sums, traffic
 from optimizer.verify.placement import coordinates, coverage, groups, stages
+from optimizer.verify.predictions import identities, intervals, steps
+from optimizer.verify.proof import candidates, others, proof
+from optimizer.verify.sources import assumptions, sources
+from optimizer.verify.space import space
 from optimizer.verify.weights import weights
 
 CHECKS: tuple[Check, ...] = (
     identity,
+    sources,
+    assumptions,
     gpu_counts,
     divisibility,
+    precision,
+    batch,
     stages,
     coordinates,
     coverage,
@@ -29,12 +39,21 @@ CHECKS: tuple[Check, ...] = (
     cache,
     activations,
     memory_sums,
+    balance,
     table_shape,
     arithmetic,
     table_sums,
     floors,
     collectives,
     traffic,
+    intervals,
+    identities,
+    steps,
+    limits,
+    proof,
+    candidates,
+    space,
+    others,
 )
 
 # What reading a document that is no plan can raise: a wrong type, a missing key, a wrong count.

@@ -23,8 +23,7 @@ def collectives(plan: Json) -> Iterator[Outcome]:
         reach = {
             "tp": min(layout["tp"], span),
             "cp": min(layout["cp"], max(1, span // layout["tp"])),
-            "ep": min(layout["ep"], max(1, span // layout["etp"])),
-            "etp": min(layout["etp"], span),
+            "ep": min(layout["ep"] * layout["etp"], span),
             "pp": 2 if together else 1,
         }
         most = {axis: _most_domains(deployment, domains, axis) for axis in reach}
@@ -34,7 +33,7 @@ def collectives(plan: Json) -> Iterator[Outcome]:
                 alone = (row["axis"], row["group_size"], row["inside"])
                 yield alone == ("", 1, 1), f"{where}: axis, group, inside {alone}"
                 continue
-            size = 2 if axis == "pp" else layout[axis]
+            size = {"pp": 2, "ep": layout["ep"] * layout["etp"]}.get(axis, layout[axis])
             yield equal(f"{where} group", row["group_size"], size)
             yield equal(f"{where} ranks in one domain", row["inside"], reach[axis])
             priced = up(size, count(row["inside"], 1))
@@ -44,11 +43,21 @@ def collectives(plan: Json) -> Iterator[Outcome]:
 
 
 def _most_domains(deployment: Json, domains: list[list[str]], axis: str) -> int:
-    """Domains that the widest-spread group of an axis touches; of pp, each pair of neighbours."""
+    """Domains that the widest-spread group of an axis touches; of pp, each pair of neighbours.
+
+    A token goes to every part of each of its experts: over the whole stage, not one expert group.
+    """
+    placement = deployment["placement"]
+    groups: list[list[int]] = placement["groups"][axis]
+    if axis == "ep":
+        stages: dict[int, list[int]] = {}
+        for part in placement["ranks"]:
+            stages.setdefault(part["stage"], []).append(part["rank"])
+        groups = list(stages.values())
     home = {gpu: number for number, domain in enumerate(domains) for gpu in domain}
     most = 1
-    for gpus in deployment["placement"]["rank_gpu"]:
-        for group in deployment["placement"]["groups"][axis]:
+    for gpus in placement["rank_gpu"]:
+        for group in groups:
             lies = [home[gpus[rank]] for rank in group]
             pairs = pairwise(lies) if axis == "pp" else [tuple(lies)]
             most = max([most, *(len(set(pair)) for pair in pairs)])

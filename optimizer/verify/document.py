@@ -101,11 +101,13 @@ def is_serving(plan: Json) -> bool:
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, under its key: "pools.0.gpu.memory"."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, inner in pairs:
+    """Every value that is no container, under its key: "cluster.pools[0].gpu.memory"."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
             yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from leaves(inner, f"{key}[{index}]")
     else:
         yield key, value
 

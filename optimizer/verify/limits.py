@@ -1,0 +1,46 @@
+"""Every limit: the need is the predicted one, the bound the stated one, and something is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optimizer.verify.document import Json, count, is_serving, number, quantity
+from optimizer.verify.finding import ROUNDING, Outcome, equal
+from optimizer.verify.gpus import domains_of, pool_of
+
+TIMES = ("ttft", "tpot", "latency")
+UNITS = {"memory": "B", "GPUs": "GPUs", "context": "tokens"}  # all others are in seconds
+
+
+def limits(plan: Json) -> Iterator[Outcome]:
+    """need <= limit, slack = limit - need, and both ends are found elsewhere in the plan."""
+    workload, predicted = plan["workload"], plan["predictions"]
+    stated = [name for name in TIMES if workload.get(name) is not None]
+    longest = plan["model"]["max_context"]
+    names = ["memory", "GPUs", *stated, *(["context"] if longest is not None else [])]
+    yield equal("limits", sorted(each["name"] for each in plan["limits"]), sorted(names))
+    for each in plan["limits"]:
+        name, need, limit = each["name"], number(each["need"]), number(each["limit"])
+        yield equal(f"{name} slack", each["slack"], limit - need)
+        yield need <= limit, f"{name}: {need:.7g} needed, {limit:.7g} there"
+        yield equal(f"{name} unit", each["unit"], UNITS.get(name, "s"))
+        if name in TIMES:
+            yield equal(f"{name} needed, s", need, predicted[f"{name}_s"]["value"])
+            bound, statistic = quantity(workload[name]["value"], "s"), workload[name]["statistic"]
+            if statistic == "mean":
+                yield equal(f"{name} limit, s", limit, bound)
+        elif name == "context":
+            length = workload["seq_len"] if not is_serving(plan) else 0
+            length = length or workload["input_len"] + workload["output_len"]
+            yield equal("tokens of a sequence", need, length)
+            yield equal("context of the model, tokens", limit, count(longest, 1))
+    held = {each["name"]: each for each in plan["limits"]}
+    fullest = max(plan["deployments"], key=lambda one: number(one["memory"]["fullest_bytes"]))
+    memory = fullest["memory"]
+    yield equal("memory needed, bytes", held["memory"]["need"], memory["fullest_bytes"], ROUNDING)
+    yield equal("memory there, bytes", held["memory"]["limit"], memory["limit_bytes"])
+    used = sum(count(each["gpus"], 1) for each in plan["deployments"])
+    yield equal("GPUs needed", held["GPUs"]["need"], used)
+    pools = {each["pool"]: pool_of(plan, each) for each in plan["deployments"]}
+    live = sum(len(domain) for pool in pools.values() for domain in domains_of(plan, pool))
+    yield equal("GPUs there", held["GPUs"]["limit"], live)
