@@ -21,19 +21,12 @@ _SCALE = {"M": 10**6, "B": 10**9, "T": 10**12}
 
 def check_total(document: Document, model: ModelSpec) -> ModelSpec:
     """The model, a stated total recorded as an assumption that it meets (or refused)."""
-    total = total_parameters(model)
+    total = refuse_giants(document, model)
     line = document.nearest_line(("num_parameters",))
 
     def refuse(message: str) -> SpecError:
         return SpecError(Problem(message, document.file, line, "num_parameters"))
 
-    if total > MOST:
-        raise SpecError(
-            Problem(
-                f"the layers add up to {total:.3g} parameters, beyond anything real",
-                document.file,
-            )
-        )
     value = document.data.get("num_parameters")
     if value is None:
         return model
@@ -51,6 +44,15 @@ def check_total(document: Document, model: ModelSpec) -> ModelSpec:
         why=f"{in_billions(stated)} is stated; the sizes, assumed ones among them, come to this",
     )
     return model.model_copy(update={"assumptions": (*model.assumptions, met)})
+
+
+def refuse_giants(document: Document, model: ModelSpec) -> int:
+    """The total; refuses what no cluster of any size could hold, before it is counted in floats."""
+    total = total_parameters(model)
+    if total > MOST:
+        message = f"the layers add up to {total:.3g} parameters, beyond anything real"
+        raise SpecError(Problem(message, document.file))
+    return total
 
 
 def in_billions(count: int | Decimal) -> str:

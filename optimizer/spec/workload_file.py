@@ -34,7 +34,7 @@ def workload_of(
     draft = Draft(*([document] if document is not None else []), command)
     stated = dict(document.data) if document is not None else {}
     for path, value, why, source in draft.assumed(stated):
-        if place(stated, path, value):
+        if path[0] not in given and place(stated, path, value):
             draft.moved(path, source)
             draft.assume(show_key(path), value, why)
     stated.pop("assumed", None)

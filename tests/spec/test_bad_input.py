@@ -137,7 +137,7 @@ MODELS = [
         "'big'",
     ),
     ("no layers", "hidden_size: 4\nffn: {}", None, "num_layers", "is missing; write"),
-    ("too many layers", "num_layers: 99999\nffn: {}", 1, "num_layers", "from 1 to 10,000"),
+    ("too many layers", "num_layers: 99999\nffn: {}", 1, "num_layers", "from 1 to 2,000"),
     ("no FFN", FLAT, None, "ffn", "neither ffn nor moe is given"),
     (
         "an absurd size",

@@ -20,12 +20,10 @@ class Family(NamedTuple):
     expert_bias: bool = False
     router_correction: bool = False
     shared_expert: bool = False  # one shared expert of a routed expert's size, unannounced
-    tied: bool = False  # where tie_word_embeddings is not given
 
 
 _QWEN3 = Family(qk_norm=True)
 _QWEN3_GATED = Family(qk_norm=True, shared_gate=True)
-_GEMMA = Family(tied=True)
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
@@ -47,8 +45,6 @@ FAMILIES: dict[str, Family] = {
     "gpt_oss": Family(sinks=True, expert_bias=True),
     "llama4_text": Family(shared_expert=True),
     "minimax_m2": Family(),
-    "gemma2": _GEMMA,
-    "gemma3_text": Family(qk_norm=True, tied=True),
 }
 
 # Keys that cost neither bytes nor time in inference.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 MAX_PATTERNS = 20_000
 MAX_WILDCARDS = 100  # globs and expressions, each tried on every matrix
@@ -23,11 +23,13 @@ class Patterns:
         self.refused = [text for text in expressions if not is_tame(text)]
         self._expressions = [re.compile(text) for text in expressions if is_tame(text)]
         plain = [text for text in given if not text.startswith("re:")]
-        self._globs = [text for text in plain if "*" in text]
+        globs = [text for text in plain if "*" in text]
+        below = [form for text in globs for form in (text, f"{text}.*")]
+        self._globs = re.compile("|".join(map(translate, below))) if globs else None
         self._runs = {tuple(text.strip(".").split(".")) for text in plain if "*" not in text}
         self.too_many = (
             len(given) > MAX_PATTERNS
-            or len(self._expressions) + len(self._globs) + len(self.refused) > MAX_WILDCARDS
+            or len(expressions) + len(globs) > MAX_WILDCARDS
         )
 
     def match(self, names: tuple[str, ...]) -> bool:
@@ -43,9 +45,9 @@ class Patterns:
         ends = range(1, len(parts) + 1)
         if any(tuple(parts[start:end]) in self._runs for end in ends for start in range(end)):
             return True
-        return any(
-            fnmatchcase(name, glob) or fnmatchcase(name, f"{glob}.*") for glob in self._globs
-        ) or any(expression.match(name) for expression in self._expressions)
+        if self._globs is not None and self._globs.match(name):
+            return True
+        return any(expression.match(name) for expression in self._expressions)
 
 
 def is_tame(expression: str) -> bool:

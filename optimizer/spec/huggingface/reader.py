@@ -8,14 +8,21 @@ from optimizer.errors import Problem, SpecError
 from optimizer.spec.assumptions import table
 from optimizer.spec.document import Document
 from optimizer.spec.draft import Draft
+from optimizer.spec.formats import Format
 from optimizer.spec.huggingface.attention import attention_kinds
 from optimizer.spec.huggingface.encoders import vision_encoder
 from optimizer.spec.huggingface.families import FAMILIES, FREE, FREE_ENDINGS, Family
 from optimizer.spec.huggingface.ffn import ffn_kinds
 from optimizer.spec.huggingface.fields import Fields
-from optimizer.spec.huggingface.quantization import base_format, precision_of, scheme_of
+from optimizer.spec.huggingface.quantization import (
+    Scheme,
+    base_format,
+    precision_of,
+    scheme_of,
+)
 from optimizer.spec.layer_runs import runs_of
-from optimizer.spec.model import ModelSpec
+from optimizer.spec.model import MAX_LAYERS, ModelSpec, Precision
+from optimizer.spec.parameter_count import refuse_giants
 
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _ENCODERS = ("vision_config", "vision_tower_config", "audio_config")
@@ -41,70 +48,91 @@ def model_of_config(document: Document, name: str, quantization: Document | None
     outer = Fields(draft, document.data)
     text = outer.under(*_NESTED) or outer
     model_type = text.text("model_type") or outer.text("model_type") or "unknown"
-    family = FAMILIES.get(model_type, Family())
-    notes = [] if model_type in FAMILIES else [_unknown_architecture(model_type)]
     _require(document, text, model_type)
+    base = _base_format(draft, text, outer)
+    data = {
+        "name": name,
+        **_decoder(text, FAMILIES.get(model_type, Family())),
+        "tied_embeddings": _is_tied(draft, text, outer, model_type),
+        "extra_weights": _encoders(draft, outer, text.data["hidden_size"], base),
+    }
+    scheme = _scheme(draft, text, outer, quantization)
+    notes = [] if model_type in FAMILIES else [_unknown_architecture(model_type)]
+    notes += _unread(text) + (_unread(outer) if text is not outer else [])
+    if draft.problems:
+        raise SpecError(*draft.problems)
+    plain: ModelSpec = draft.finish(ModelSpec, data)
+    refuse_giants(document, plain)
+    precision, left = precision_of(plain, model_type, base, scheme)
+    precision["kv_cache"] = _kv_cache(draft, scheme)
+    return plain.model_copy(
+        update={
+            "precision": Precision.model_validate(precision),
+            "assumptions": tuple(draft.assumptions),
+            "notes": (*notes, *left),
+        }
+    )
 
-    num_layers = text.whole("num_hidden_layers", most=10_000) or 1
+
+def _decoder(text: Fields, family: Family) -> dict[str, Any]:
+    """Layer types and their order, vocabulary, MTP: what every decoder has."""
+    num_layers = text.whole("num_hidden_layers", most=MAX_LAYERS) or 1
     hidden = text.whole("hidden_size", most=10**7) or 1
     attention = attention_kinds(text, family, num_layers, hidden)
     ffn = ffn_kinds(text, family, num_layers)
     several = len(attention.attention) > 1
-    names = [
-        f"{kind}_{shape}" if several else shape
-        for kind, shape in zip(attention.labels, ffn.labels, strict=True)
-    ]
-    layer_types = {
-        name: {"attention": attention.attention[kind], "ffn": ffn.ffn[shape]}
-        for name, kind, shape in zip(names, attention.labels, ffn.labels, strict=True)
-    }
-    tied = [found for found in (text.flag(_TIED), outer.flag(_TIED)) if found is not None]
-    data: dict[str, Any] = {
-        "name": name,
+    layer_types: dict[str, Any] = {}
+    names = []
+    for kind, shape in zip(attention.labels, ffn.labels, strict=True):
+        names.append(f"{kind}_{shape}" if several else shape)
+        layer_types[names[-1]] = {"attention": attention.attention[kind], "ffn": ffn.ffn[shape]}
+    return {
         "hidden_size": hidden,
         "vocab_size": text.whole("vocab_size", most=10**9),
-        "tied_embeddings": tied[0] if tied else family.tied,
         "layer_types": layer_types,
         "layers": runs_of(names),
         "mtp": _mtp(text),
         "max_context": text.whole("max_position_embeddings"),
     }
+
+
+def _is_tied(draft: Draft, text: Fields, outer: Fields, model_type: str) -> bool:
+    stated = [text.flag("tie_word_embeddings"), outer.flag("tie_word_embeddings")]
+    if stated == [None, None] and model_type not in FAMILIES:
+        draft.assume("tied_embeddings", "false", "the config does not say; the larger of the two")
+    return bool(stated[0] if stated[0] is not None else stated[1])
+
+
+def _base_format(draft: Draft, text: Fields, outer: Fields) -> Format:
     stated = base_format(text) or base_format(outer)
-    if stated is None:
-        row = table("model")["precision"]
-        draft.assume("dtype", row.value, row.why)
-    base = stated or "bf16"
-    data["extra_weights"] = _encoders(draft, outer, hidden, base)
+    if stated is not None:
+        return stated
+    row = table("model")["precision"]
+    draft.assume("dtype", row.value, row.why)
+    assumed: Format = row.value
+    return assumed
+
+
+def _scheme(
+    draft: Draft, text: Fields, outer: Fields, quantization: Document | None
+) -> Scheme | None:
     config = text.under("quantization_config") or outer.under("quantization_config")
-    if config is None and quantization is not None:
-        config = Fields(Draft(quantization), quantization.data)
-    scheme = scheme_of(config) if config is not None else None
-    if config is not None and config.draft is not draft:
-        draft.problems += config.draft.problems
-    kv_cache = scheme.kv_cache if scheme is not None else None
-    if kv_cache is None:
-        row = table("model")["precision.kv_cache"]
-        kv_cache = row.value
-        draft.assume("precision.kv_cache", kv_cache, row.why)
-    notes += _unread(text)
-    if text is not outer:
-        notes += _unread(outer)
-
-    if draft.problems:
-        raise SpecError(*draft.problems)
-    plain: ModelSpec = draft.finish(ModelSpec, data)
-    precision, left = precision_of(plain, model_type, base, scheme)
-    whole = {
-        **plain.model_dump(mode="json", by_alias=True),
-        "precision": {**precision, "kv_cache": kv_cache},
-        "assumptions": [found.model_dump() for found in draft.assumptions],
-        "notes": [*notes, *left],
-    }
-    model: ModelSpec = draft.finish(ModelSpec, whole)
-    return model
+    if config is not None:
+        return scheme_of(config)
+    if quantization is None:
+        return None
+    beside = Draft(quantization)
+    scheme = scheme_of(Fields(beside, quantization.data))
+    draft.problems += beside.problems
+    return scheme
 
 
-_TIED = "tie_word_embeddings"
+def _kv_cache(draft: Draft, scheme: Scheme | None) -> str:
+    if scheme is not None and scheme.kv_cache is not None:
+        return scheme.kv_cache
+    row = table("model")["precision.kv_cache"]
+    draft.assume("precision.kv_cache", row.value, row.why)
+    return str(row.value)
 
 
 def _mtp(fields: Fields) -> dict[str, int] | None:
@@ -118,13 +146,13 @@ def _mtp(fields: Fields) -> dict[str, int] | None:
     return {"num_layers": total} if total else None
 
 
-def _encoders(draft: Draft, outer: Fields, hidden: int, base: str) -> list[dict[str, Any]]:
+def _encoders(draft: Draft, outer: Fields, hidden: Any, base: str) -> list[dict[str, Any]]:
     found = []
     for key in _ENCODERS:
         fields = outer.under(key)
         if fields is None:
             continue
-        encoder = vision_encoder(fields, hidden)
+        encoder = vision_encoder(fields, hidden if isinstance(hidden, int) else 1)
         if encoder is None:
             fields.problem((), "needs a depth and a hidden_size, to count its weights")
             continue
