@@ -26,7 +26,7 @@ from optimizer.spec.cluster import MAX_GPUS, Cluster, Pool
 from optimizer.spec.document import Document, KeyPath, show_key
 from optimizer.spec.draft import Draft, merged, place
 from optimizer.spec.files import read_document
-from optimizer.spec.presets import locate
+from optimizer.spec.presets import find_preset
 from optimizer.spec.wording import shown
 
 SHORTHAND: dict[type, tuple[str, ...]] = {
@@ -50,7 +50,7 @@ def cluster_of(document: Document, gpus: int | None = None) -> Cluster:
                 unknown.append((index, f"must be a preset's name, not {shown(entry['preset'])}"))
                 continue
             try:
-                preset = read_document(locate(entry["preset"], "hardware", ("hardware.yaml",)))
+                preset = read_document(find_preset(entry["preset"], "hardware"))
             except SpecError as error:
                 unknown += [(index, problem.message) for problem in error.problems]
                 continue
@@ -106,10 +106,17 @@ def _pool(
     if not base.get("name") and path == ("pools", 0):
         pool.setdefault("name", "pool")
     for owner in (over, base):
-        for inner, value, why, _ in draft.assumed(owner, path):
+        for inner, value, why, source in draft.assumed(owner, path):
             if place(pool, inner, value):
                 draft.assume(show_key(inner), value, why)
+                draft.moved((*path, *inner), draft.source(source))
     _spread_rate(draft, pool)
+    if isinstance(over.get("node_sizes"), list) and "nodes" not in over:
+        pool["nodes"] = len(over["node_sizes"])
+    if "gpus" in over and gpus is None:
+        for key in ("nodes", "node_sizes"):
+            if key in over:
+                draft.problem((*path, key), "stands beside gpus; give one of the two")
     num_gpus = pool.pop("gpus", None) if gpus is None else gpus
     if num_gpus is not None:
         pool.pop("gpus", None)

@@ -31,10 +31,13 @@ def model_repositories() -> dict[str, str]:
 
 
 def locate(source: str | Path, kind: Kind, inside_folder: tuple[str, ...]) -> Path:
-    """The file that `source` means: a path, a folder that holds `inside_folder`, or a preset.
+    """The file that `source` means: a preset's name, a file, or a folder with one of those inside.
 
-    "deepseek-ai/DeepSeek-V3" finds a preset too; a path under configs/ is found from anywhere.
+    A preset's name wins over a file of that name ("./l4" is the file). A path under configs/ is
+    found from any working directory.
     """
+    if not isinstance(source, Path) and source.strip() in preset_paths(kind):
+        return preset_paths(kind)[source.strip()]
     path = Path(source)
     try:
         if path.is_dir():
@@ -43,21 +46,29 @@ def locate(source: str | Path, kind: Kind, inside_folder: tuple[str, ...]) -> Pa
             return path
     except (OSError, ValueError):  # a name too long for a path, or one with a zero byte
         raise SpecError(Problem(f"'{str(source)[:60]}' is no file name")) from None
-    presets = preset_paths(kind)
-    name = source.strip()
-    if name in presets:
-        return presets[name]
-    shipped = _shipped(name, inside_folder) or _by_repository(name, kind)
+    shipped = _shipped(source.strip(), inside_folder)
     if shipped is not None:
         return shipped
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        raise SpecError(Problem("no such file", name))
-    meant = nearest(name.rsplit("/", 1)[-1].lower(), presets)
+        raise SpecError(Problem("no such file", source))
+    return find_preset(source, kind, "is neither a file nor")
+
+
+def find_preset(name: str, kind: Kind, is_none: str = "is not") -> Path:
+    """The preset of a name, or of a repository's name ("deepseek-ai/DeepSeek-V3")."""
+    presets = preset_paths(kind)
+    last = name.strip().rsplit("/", 1)[-1].lower()
+    if name.strip() in presets:
+        return presets[name.strip()]
+    if kind == "models":
+        for preset, repository in model_repositories().items():
+            if last in (preset, repository.rsplit("/", 1)[-1].lower()):
+                return presets[preset]
+    meant = nearest(last, presets)
     hint = f" (did you mean '{meant}'?)" if meant else ""
     known = ", ".join(presets)
-    what = _WHAT[kind]
     raise SpecError(
-        Problem(f"'{name[:80]}' is neither a file nor a {what} preset{hint}; presets: {known}")
+        Problem(f"'{name[:80]}' {is_none} a {_WHAT[kind]} preset{hint}; presets: {known}")
     )
 
 
@@ -74,13 +85,3 @@ def _shipped(name: str, inside_folder: tuple[str, ...]) -> Path | None:
 def _inside(folder: Path, names: tuple[str, ...]) -> Path:
     """The first of several files that a folder has; the last where it has none."""
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
-
-
-def _by_repository(name: str, kind: Kind) -> Path | None:
-    if kind != "models":
-        return None
-    wanted = name.rsplit("/", 1)[-1].lower()
-    for preset, repository in model_repositories().items():
-        if wanted in (preset, repository.rsplit("/", 1)[-1].lower()):
-            return preset_paths("models")[preset]
-    return None

@@ -14,7 +14,7 @@ from optimizer.spec.files import read_document
 from optimizer.spec.huggingface.reader import is_config, model_of_config
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.model_file import model_of
-from optimizer.spec.presets import locate, preset_paths
+from optimizer.spec.presets import find_preset, locate
 from optimizer.spec.wording import shown
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 from optimizer.spec.workload_file import workload_of
@@ -128,9 +128,7 @@ def _base(document: Document) -> ModelSpec:
     if not isinstance(preset, str):
         raise SpecError(_at(document, "preset", f"must be a preset's name, not {shown(preset)}"))
     try:
-        path = locate(preset, "models", ("config.json",))
-        if path not in preset_paths("models").values():
-            raise SpecError(Problem("names a file; only a preset's name belongs here"))
+        path = find_preset(preset, "models")
         return _model_input(path, read_document(path)).model
     except SpecError as error:
         raise SpecError(_at(document, "preset", error.problems[0].message)) from None

@@ -103,6 +103,21 @@ def test_pools_start_from_presets_of_their_own(cluster: Read) -> None:
     assert found.inter_pool.latency_s == 20e-6
 
 
+def test_irregular_nodes_are_listed_by_size(cluster: Read) -> None:
+    found = cluster("preset: h200-sxm\nnode_sizes: [8, 4, 3]\n")
+    assert found.pools[0].sizes == (8, 4, 3)
+
+
+def test_gpus_and_nodes_are_two_ways_to_say_one_thing(cluster: Read) -> None:
+    with pytest.raises(SpecError, match="nodes: stands beside gpus; give one of the two"):
+        cluster("preset: h200-sxm\nnodes: 2\ngpus: 16\n")
+
+
+def test_a_wrong_assumption_is_found_where_it_stands(cluster: Read) -> None:
+    with pytest.raises(SpecError, match=r"yaml:4: assumed\.intra_node\.latency: 3 has no unit"):
+        cluster(BARE + "gpus: 8\nassumed:\n  intra_node: {latency: 3}\n")
+
+
 def test_gpus_on_the_command_line_need_a_single_pool(cluster: Read) -> None:
     with pytest.raises(SpecError, match="--gpus counts the GPUs of one pool"):
         cluster("pools: [{preset: l4}, {preset: a30}]", gpus=8)

@@ -387,6 +387,7 @@ def test_an_unknown_architecture_without_them_gets_the_yaml_that_would_do(tmp_pa
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings", "true or false, not 'no'"),
         ({"torch_dtype": "int3"}, "torch_dtype", "one of bfloat16, float16, float32"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers", "from 1 to 2,000"),
+        ({"vision_config": {}}, "vision_config", "needs a depth and a hidden_size"),
         ({"quantization_config": {"quant_method": "magic"}}, "quantization_config.quant_method",
          "must be one of fp8, mxfp4"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "quantization_config.bits",

@@ -114,6 +114,16 @@ def test_an_unknown_preset_names_the_nearest(wrong: str, meant: str) -> None:
     assert all(name in str(caught.value) for name in HARDWARE)
 
 
+def test_a_preset_wins_over_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "l4").mkdir()
+    assert read_cluster("l4").pools[0].gpu.name == "L4"
+    (tmp_path / "l4" / "hardware.yaml").write_text("preset: l4\nname: mine\n")
+    assert read_cluster("./l4").name == "mine"
+
+
 @pytest.mark.parametrize("source", ["missing.yaml", "no/such/config.json"])
 def test_a_missing_file_is_called_one(source: str) -> None:
     with pytest.raises(SpecError, match="no such file"):

@@ -27,10 +27,7 @@ class Patterns:
         below = [form for text in globs for form in (text, f"{text}.*")]
         self._globs = re.compile("|".join(map(translate, below))) if globs else None
         self._runs = {tuple(text.strip(".").split(".")) for text in plain if "*" not in text}
-        self.too_many = (
-            len(given) > MAX_PATTERNS
-            or len(expressions) + len(globs) > MAX_WILDCARDS
-        )
+        self.too_many = len(given) > MAX_PATTERNS or len(expressions) + len(globs) > MAX_WILDCARDS
 
     def match(self, names: tuple[str, ...]) -> bool:
         """Whether a pattern names the module under any of its names.

@@ -154,7 +154,7 @@ def _encoders(draft: Draft, outer: Fields, hidden: Any, base: str) -> list[dict[
             continue
         encoder = vision_encoder(fields, hidden if isinstance(hidden, int) else 1)
         if encoder is None:
-            fields.problem((), "needs a depth and a hidden_size, to count its weights")
+            draft.problem(fields.path, "needs a depth and a hidden_size, to count its weights")
             continue
         found.append({"name": key, "parameters": encoder.parameters, "format": base})
         draft.assume(f"extra_weights.{key}", f"{encoder.parameters} parameters", encoder.how)
