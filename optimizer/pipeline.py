@@ -31,6 +31,7 @@ from optimizer.plan import Plan, Plans, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
 from optimizer.search.comparing import runners_up
+from optimizer.search.noting import notes_on
 from optimizer.search.objectives import Objective
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
@@ -64,7 +65,19 @@ def optimize(
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     priced = price(cluster, model, workload, spaces, strategy)
     chosen = choose(cluster, priced.candidates, objective, top)
-    return place_all(model, priced, chosen)
+    notes = [*notes_on(cluster, priced.candidates, chosen)]
+    if strategy is not None:
+        notes = [reading_note(strategy, readings(cluster, model, strategy))]
+    return place_all(model, priced, chosen, notes)
+
+
+def reading_note(strategy: str, found: Sequence[Reading]) -> str:
+    """How a strategy's name was read, and how else it may be."""
+    first = found[0]
+    text = f"{strategy} is read as {first.layout.name} on {first.layout.gpus} GPUs ({first.rule})"
+    for other in found[1:]:
+        text += f"; it may also mean {other.layout.name} on {other.layout.gpus} GPUs ({other.rule})"
+    return text
 
 
 def enumerate_spaces(
@@ -128,7 +141,7 @@ def _tagged(candidates: Candidates, job: int) -> Candidates:
     return replace(candidates, precision=np.full(len(candidates), job, dtype=np.int64))
 
 
-def place_all(model: ModelSpec, priced: Priced, chosen: Chosen) -> Plans:
+def place_all(model: ModelSpec, priced: Priced, chosen: Chosen, notes: Sequence[str] = ()) -> Plans:
     """The chosen candidates as sealed plans, each with the others beside it."""
     space: dict[str, Any] = {
         "model": model,
@@ -139,7 +152,7 @@ def place_all(model: ModelSpec, priced: Priced, chosen: Chosen) -> Plans:
         assemble(priced.jobs[int(ranked.candidate.precision[0])], ranked, rank, chosen, space)
         for rank, ranked in enumerate(chosen.ranked, start=1)
     ]
-    return Plans(tuple(_finished(plan, plans) for plan in plans))
+    return Plans(tuple(_finished(plan, plans, notes) for plan in plans))
 
 
 def verify(plans: Plans) -> list[Finding]:
@@ -178,5 +191,6 @@ def claim_line(
     )
 
 
-def _finished(plan: Plan, plans: Sequence[Plan]) -> Plan:
-    return sealed(plan.model_copy(update={"others": runners_up(plan, plans)}))
+def _finished(plan: Plan, plans: Sequence[Plan], notes: Sequence[str]) -> Plan:
+    beside = {"others": runners_up(plan, plans), "notes": tuple(notes)}
+    return sealed(plan.model_copy(update=beside))

@@ -261,6 +261,7 @@ class Plan(Frozen):
     limits: tuple[LimitSlack, ...]
     proof: Proof
     others: tuple[RunnerUp, ...]
+    notes: tuple[str, ...] = ()  # on the run: how a strategy was read, why GPUs stay idle
     assumptions: tuple[Assumption, ...]
     sources: tuple[Source, ...]
     provenance: Provenance

@@ -88,5 +88,7 @@ def summary_text(plans: Plans) -> str:
     parts = [plan_table(plans), memory_lines(best), proof_line(best)]
     if lost:
         parts.append("\n".join(["why the others lost:", *lost]))
+    if best.notes:
+        parts.append("\n".join(["notes:", *(f"  {note}" for note in best.notes)]))
     parts.append(assumption_lines(best))
     return "\n\n".join(parts)
