@@ -11,7 +11,8 @@ from optimizer.verify.document import Json, is_number
 Outcome = tuple[bool, str]  # whether it holds, and what stands against what
 Check = Callable[[Json], Iterator[Outcome]]
 
-ROUNDING = 1e-9  # share by which sums of floats may differ when they are added in another order
+ROUNDING = 1e-12  # share by which products of a few floats may differ
+WHOLE = 2**53  # below it floats hold whole numbers, and sums of them, exactly
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ def equal(what: str, planned: Any, derived: Any, tolerance: float = 0.0) -> Outc
         same(planned, derived, tolerance),
         f"{what}: the plan says {shown(planned)}, derived {shown(derived)}{allowed}",
     )
+
+
+def rounding(*terms: float) -> float:
+    """Share by which a sum of these may be off: none where all are whole, else a bit a term."""
+    whole = all(term == int(term) for term in terms) and abs(sum(terms)) < WHOLE
+    return 0.0 if whole else len(terms) * 2.0**-52
 
 
 def at_most(what: str, smaller: Any, larger: Any) -> Outcome:

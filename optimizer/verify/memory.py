@@ -151,7 +151,7 @@ def memory_sums(plan: Json) -> Iterator[Outcome]:
                 f"stage {held['stage']} total, bytes",
                 held["total_bytes"],
                 sum(amounts),
-                ROUNDING / 1e6,
+                ROUNDING,
             )
         totals = [number(held["total_bytes"]) for held in stages]
         yield equal("the fullest stage, bytes", memory["fullest_bytes"], max(totals))
@@ -159,5 +159,5 @@ def memory_sums(plan: Json) -> Iterator[Outcome]:
         gpu = quantity(pool_of(plan, deployment)["gpu"]["memory"], "B")
         margin = number(plan["workload"]["memory_margin"])
         yield equal("memory of the GPU, bytes", memory["gpu_bytes"], gpu)
-        yield equal("limit, bytes", memory["limit_bytes"], gpu * (1.0 - margin), ROUNDING / 1e6)
+        yield equal("limit, bytes", memory["limit_bytes"], gpu * (1.0 - margin), ROUNDING)
         yield at_most("the fullest stage, bytes", memory["fullest_bytes"], memory["limit_bytes"])

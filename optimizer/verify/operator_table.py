@@ -13,7 +13,7 @@ from optimizer.verify.document import (
     number,
     quantity,
 )
-from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal
+from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal, rounding
 from optimizer.verify.gpus import pool_of
 from optimizer.verify.memory import HIDDEN_BYTES, expert_pairs
 from optimizer.verify.products import attention_flops, own_point, shapes
@@ -21,6 +21,7 @@ from optimizer.verify.products import attention_flops, own_point, shapes
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
 KINDS = ("gemm", "grouped_gemm", "attention", "memory", *COLLECTIVES)
 ARRAYS = ("m", "n", "k", "flops", "bytes", "payload_bytes", "seconds")
+NO_PRODUCT = ("m", "n", "k", "flops")  # 0 for memory traffic and collectives
 TILE_ROWS = 16  # a grouped product may compute so many rows for an expert that has a token
 FLOOR = 0.9  # seconds may undercut datasheet peaks by so little at most
 
@@ -97,7 +98,8 @@ def _part_arithmetic(
             name, m = f"{where} {row['name']}", number(row["m"][at])
             yield equal(f"{name} m at point {at}", m, tokens, ROUNDING)
             flops = 2 * m * row["n"][at] * row["k"][at]
-            yield equal(f"{name} flops at point {at}", row["flops"][at], flops, ROUNDING)
+            off = ROUNDING if rounding(flops) else 0.0
+            yield equal(f"{name} flops at point {at}", row["flops"][at], flops, off)
         for row in of_kind["grouped_gemm"]:
             assert layer is not None
             name, m = f"{where} {row['name']}", number(row["m"][at])
@@ -118,7 +120,7 @@ def _part_arithmetic(
             equal(f"{row['name']} {name}", row[name][at], 0)
             for row in rows
             if row["kind"] not in ("gemm", "grouped_gemm")
-            for name in ("m", "n", "k")
+            for name in (("m", "n", "k") if row["kind"] == "attention" else NO_PRODUCT)
             for at in range(len(grid))
         ),
     )
@@ -138,8 +140,9 @@ def table_sums(plan: Json) -> Iterator[Outcome]:
         for total, name in totals.items():
             yield equal(f"{phase} {total}, points", len(table[total]), points)
             for at in range(points):
-                derived = sum(row["count"] * row[name][at] for row in rows)
-                yield equal(f"{phase} {total}[{at}]", table[total][at], derived, ROUNDING)
+                terms = [row["count"] * number(row[name][at]) for row in rows]
+                planned = table[total][at]
+                yield equal(f"{phase} {total}[{at}]", planned, sum(terms), rounding(*terms))
         by_group: dict[str, float] = {}
         once: dict[str, float] = {}
         for row in rows:
