@@ -54,7 +54,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @click.version_option(__version__, prog_name="optimize")
 @click.pass_context
-def optimize(context: click.Context, **options: Any) -> None:
+def optimize(context: click.Context, /, **options: Any) -> None:
     """Plans how a model is cut over GPUs, proves the plan best, and writes it down.
 
     \b
@@ -97,6 +97,7 @@ def _plan(**options: Any) -> None:
         objective=options["objective"],
         top=options["top"],
         strategy=options["strategy"],
+        progress=_progress(options["quiet"]),
     )
     findings = verify(plans)
     folder = options["out"] or Path("results") / run_name(plans)
@@ -116,6 +117,29 @@ def _plan(**options: Any) -> None:
     if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
         click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
         sys.exit(EXIT_TIME)
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    """Says on the terminal what is going on once a run has taken a second."""
+    from threading import Event, Timer
+
+    late = Event()
+    now = [""]
+
+    def speak() -> None:
+        late.set()
+        click.echo(f"... {now[0]}", err=True)
+
+    def say(step: str) -> None:
+        now[0] = step
+        if late.is_set():
+            click.echo(f"... {step}", err=True)
+
+    if not quiet and sys.stderr.isatty():
+        timer = Timer(1.0, speak)
+        timer.daemon = True
+        timer.start()
+    return say
 
 
 def _against_claim(job: Any, plans: Any) -> str:

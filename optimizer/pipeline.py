@@ -6,7 +6,7 @@ lower happens inside price, once for each choice of number formats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -57,14 +57,20 @@ def optimize(
     objective: Objective = "throughput",
     top: int = 5,
     strategy: str | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Plans:
     """The best `top` plans; with `strategy` the best ways to run that one layout.
 
-    Raises InfeasibleError with every broken limit where nothing is left.
+    `progress` hears of each step as it begins. Raises InfeasibleError with every broken limit where
+    nothing is left.
     """
+    progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
+    progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
     priced = price(cluster, model, workload, spaces, strategy)
+    progress(f"choosing among {len(priced.candidates):,} candidates")
     chosen = choose(cluster, priced.candidates, objective, top)
+    progress("placing")
     notes = [*notes_on(cluster, priced.candidates, chosen)]
     if strategy is not None:
         notes = [reading_note(strategy, readings(cluster, model, strategy))]
