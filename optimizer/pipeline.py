@@ -15,7 +15,7 @@ import numpy as np
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.pricing import Job, price_rows
-from optimizer.cost.rows import expand
+from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
 from optimizer.layout import (
     Layouts,
@@ -103,7 +103,7 @@ def enumerate_spaces(
         problems.append(f"GPUs: {layout.gpus} needed, {live} there")
     if problems:
         raise InfeasibleError(f"{strategy} ({layout.name}) cannot run", problems)
-    return [_only(cluster, pool, layout) for pool in pools]
+    return [space_of(cluster, pool, layout) for pool in pools]
 
 
 def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading, ...]:
@@ -111,7 +111,8 @@ def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading
     return read_strategy(strategy, cluster.num_live_gpus, model.moe is not None)
 
 
-def _only(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
+def space_of(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
+    """One layout as the space of a pool, in every way that its stages may lie."""
     sizes = tuple(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
     spans = spans_of(layout.width, layout.tp, tuple(size for size in sizes if size))
     layouts = Layouts.concatenate([Layouts.of(layout, span) for span in spans])
@@ -124,8 +125,9 @@ def price(
     workload: ForwardWorkload | ServingWorkload,
     spaces: Sequence[Space],
     strategy: str | None = None,
+    rows_of: Callable[..., Rows] = expand,
 ) -> Priced:
-    """Every candidate with its seconds, bytes and limits."""
+    """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
     replicas = readings(cluster, model, strategy)[0].layout.replicas if strategy else None
     jobs: list[Job] = []
     parts: list[Candidates] = []
@@ -134,7 +136,7 @@ def price(
         for name, count in space.removed.items():
             divisibility[name] = divisibility.get(name, 0) + count
         live = sum(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-        rows = expand(space.layouts, workload, live, replicas)
+        rows = rows_of(space.layouts, workload, live, replicas)
         for precision in precision_choices(model, workload):
             job = Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
             parts.append(_tagged(price_rows(job, rows, space.layouts), len(jobs)))
