@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from optimizer.verify.arithmetic import arithmetic
 from optimizer.verify.cache import cache
-from optimizer.verify.collectives import collectives
 from optimizer.verify.counts import divisibility, gpu_counts, spans
 from optimizer.verify.document import Json
 from optimizer.verify.finding import Check, Finding
@@ -14,12 +14,13 @@ from optimizer.verify.identity import identity
 from optimizer.verify.limits import limits
 from optimizer.verify.load import balance, batch, precision
 from optimizer.verify.memory import activations, memory_sums
-from optimizer.verify.operator_table import arithmetic, floors, table_shape, table_sums, traffic
 from optimizer.verify.placement import coordinates, coverage, groups, stages
 from optimizer.verify.predictions import identities, intervals, steps
 from optimizer.verify.proof import candidates, others, proof
 from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
+from optimizer.verify.tables import table_shape, table_sums
+from optimizer.verify.traffic import collectives, floors, traffic
 from optimizer.verify.weights import weights
 
 CHECKS: tuple[Check, ...] = (

@@ -1,0 +1,140 @@
+"""Seconds against the datasheet, and collectives against the placement: what must travel does, and
+over the links between the GPUs that were really named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from optimizer.verify.document import Json, count, degrees, number, quantity
+from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal
+from optimizer.verify.gpus import domains_of, pool_of
+from optimizer.verify.matrices import up
+from optimizer.verify.memory import HIDDEN_BYTES
+from optimizer.verify.tables import COLLECTIVES, tables
+
+FLOOR = 0.9  # seconds may undercut datasheet peaks by so little at most
+
+
+def floors(plan: Json) -> Iterator[Outcome]:
+    """No operator is faster than the datasheet: operations, memory traffic, bytes over links."""
+    for deployment, phase, table in tables(plan):
+        pool = pool_of(plan, deployment)
+        yield all_hold(f"{phase} seconds", _table_floors(pool, table["rows"]))
+
+
+def _table_floors(pool: Json, rows: list[Json]) -> Iterator[Outcome]:
+    peaks = {kind: quantity(rate, "FLOP/s") for kind, rate in pool["gpu"]["flops"].items()}
+    bandwidth = quantity(pool["gpu"]["memory_bandwidth"], "B/s")
+    links = [quantity(pool[tier]["bandwidth"], "B/s") for tier in ("intra_node", "inter_node")]
+    for row in rows:
+        peak = peaks.get(row["compute"], max(peaks.values()))
+        link = links[0] if row["inside"] >= row["group_size"] else max(links)
+        hops = _hops(row)
+        arrays = (row[name] for name in ("flops", "bytes", "payload_bytes", "seconds"))
+        for flops, moved, payload, seconds in zip(*arrays, strict=True):
+            least = FLOOR * max(flops / peak, moved / bandwidth, payload * hops / link)
+            ok = seconds >= least
+            yield ok, f"{row['part']} {row['name']}: {seconds:.4g} s, at least {least:.4g} s"
+
+
+def _hops(row: Json) -> float:
+    """How often a rank's payload crosses its own link at the very least."""
+    size = count(row["group_size"], 1)
+    share = (size - 1) / size
+    if row["kind"] == "all_reduce":
+        return 2 * share
+    if row["kind"] == "all_gather":
+        return size - 1
+    return share if row["kind"] in ("all_to_all", "reduce_scatter") else 1.0
+
+
+def traffic(plan: Json) -> Iterator[Outcome]:
+    """Where ranks share a layer's work there are collectives that bring the parts together."""
+    for deployment, phase, table in tables(plan):
+        for name, layer in plan["model"]["layer_types"].items():
+            rows = [row for row in table["rows"] if row["part"] == name]
+            outcomes = _layer_traffic(plan, degrees(deployment), layer, rows, table["grid"])
+            yield all_hold(f"{phase} {name}", outcomes)
+
+
+def _layer_traffic(
+    plan: Json, layout: dict[str, int], layer: Json, rows: list[Json], grid: list[Json]
+) -> Iterator[Outcome]:
+    hidden_bytes = plan["model"]["hidden_size"] * HIDDEN_BYTES
+    apart = layout["dp"] * layout["cp"] > 1
+    routed = layer["ffn"]["kind"] == "moe"
+    reduces = 1 if routed and apart else 2
+    if layout["tp"] > 1:
+        for at, point in enumerate(grid):
+            sent = sum(row["payload_bytes"][at] for row in rows if row["kind"] == "all_reduce")
+            due = reduces * number(point["tokens"]) * hidden_bytes
+            yield equal(f"bytes reduced over tp at point {at}", sent, due, ROUNDING)
+    if routed and apart and layout["width"] > 1:
+        exchanges = [row for row in rows if row["axis"] in ("ep", "etp")]
+        for at, point in enumerate(grid):
+            own = number(point["tokens"]) * hidden_bytes / layout["tp"]
+            sent = sum(row["payload_bytes"][at] for row in exchanges if row["group_size"] > 1)
+            yield (
+                sent >= own and bool(exchanges),
+                f"{sent:,.0f} bytes to and from experts, at least {own:,.0f} of own tokens",
+            )
+
+
+def collectives(plan: Json) -> Iterator[Outcome]:
+    """Each collective is priced over its axis's group and over the tiers that the group spans."""
+    for deployment, phase, table in tables(plan):
+        layout, placement = degrees(deployment), deployment["placement"]
+        span = count(placement["span"], 1)
+        domains = domains_of(plan, pool_of(plan, deployment))
+        replica, filled = layout["pp"] * layout["width"], [len(gpus) for gpus in domains if gpus]
+        together = len(filled) == 1 or all(size % replica == 0 for size in filled)
+        reach = {
+            "tp": min(layout["tp"], span),
+            "cp": min(layout["cp"], max(1, span // layout["tp"])),
+            "ep": min(layout["ep"] * layout["etp"], span),
+            "pp": 2 if together else 1,
+        }
+        most = {axis: _most_domains(deployment, domains, axis) for axis in reach}
+        size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"]}
+        yield all_hold(f"{phase} rows", _groups_of(table["rows"], size, reach, most))
+
+
+def _groups_of(
+    rows: list[Json], size: dict[str, int], reach: dict[str, int], most: dict[str, int]
+) -> Iterator[Outcome]:
+    """size, reach and most of each axis: ranks of a group, of them in one domain, its domains."""
+    for row in rows:
+        where, axis = f"{row['part']} {row['name']}", row["axis"]
+        if row["kind"] not in COLLECTIVES:
+            alone = [axis, row["group_size"], row["inside"]]
+            yield equal(f"{where} axis, group, inside", alone, ["", 1, 1])
+            continue
+        yield equal(f"{where} group", row["group_size"], size[axis])
+        yield equal(f"{where} ranks in one domain", row["inside"], reach[axis])
+        priced = up(size[axis], count(row["inside"], 1))
+        yield most[axis] <= priced, f"{where}: {most[axis]} domains, {priced} priced"
+        for entry in (*row["flops"], *row["bytes"]):
+            yield equal(f"{where} flops and bytes", entry, 0)
+
+
+def _most_domains(deployment: Json, domains: list[list[str]], axis: str) -> int:
+    """Domains that the widest-spread group of an axis touches; of pp, each pair of neighbours.
+
+    A token goes to every part of each of its experts: over the whole stage, not one expert group.
+    """
+    placement = deployment["placement"]
+    groups: list[list[int]] = placement["groups"][axis]
+    if axis == "ep":
+        stages: dict[int, list[int]] = {}
+        for part in placement["ranks"]:
+            stages.setdefault(part["stage"], []).append(part["rank"])
+        groups = list(stages.values())
+    home = {gpu: number for number, domain in enumerate(domains) for gpu in domain}
+    most = 1
+    for gpus in placement["rank_gpu"]:
+        for group in groups:
+            lies = [home[gpus[rank]] for rank in group]
+            pairs = pairwise(lies) if axis == "pp" else [tuple(lies)]
+            most = max([most, *(len(set(pair)) for pair in pairs)])
+    return most
