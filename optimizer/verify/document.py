@@ -10,7 +10,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
-MOST = 10_000_000  # of anything that is counted one by one; more is no plan
+MOST = 1_000_000_000  # of anything that is counted; more is no plan
+MOST_GPUS = 1_000_000
+MOST_LAYERS = 10_000
 
 
 class Unreadable(ValueError):
@@ -26,46 +28,52 @@ def is_number(value: object) -> bool:
     )
 
 
+def shorten(value: object) -> str:
+    """A value as JSON would show it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def quantity(text: object, unit: str) -> float:
     """The number of a quantity such as "85899345920 B" in its SI unit, int where it is whole."""
     if not isinstance(text, str) or not text.endswith(f" {unit}"):
-        raise Unreadable(f"{text!r} is no quantity in {unit}")
+        raise Unreadable(f"{shorten(text)} is no quantity in {unit}")
     try:
         amount = Decimal(text[: -len(unit) - 1])
     except InvalidOperation:
-        raise Unreadable(f"{text!r} is no quantity in {unit}") from None
+        raise Unreadable(f"{shorten(text)} is no quantity in {unit}") from None
     if not amount.is_finite() or abs(amount) > 10**24:
-        raise Unreadable(f"{text!r} is beyond anything real")
+        raise Unreadable(f"{shorten(text)} is beyond anything real")
     return int(amount) if amount == int(amount) else float(amount)
 
 
-def count(value: object, least: int = 0) -> int:
-    """A whole number that a loop may run to."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
-        raise Unreadable(f"{value!r} is no count from {least} to {MOST}")
+def count(value: object, least: int = 0, most: int = MOST) -> int:
+    """A whole number within bounds."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise Unreadable(f"{shorten(value)} is no count from {least} to {most}")
     return value
 
 
 def number(value: object) -> float:
     """A finite number."""
     if not isinstance(value, int | float) or not is_number(value):
-        raise Unreadable(f"{value!r} is no number")
+        raise Unreadable(f"{shorten(value)} is no number")
     return value
 
 
-def members(text: object) -> list[int]:
-    """The numbers of an inclusive range: "0-2,5" is [0, 1, 2, 5], "" is nothing."""
+def members(text: object, below: int) -> list[int]:
+    """The numbers, all `below` a bound, of a range: "0-2,5" is [0, 1, 2, 5], "" is nothing."""
     if not isinstance(text, str):
-        raise Unreadable(f"{text!r} is no range")
+        raise Unreadable(f"{shorten(text)} is no range")
     found: list[int] = []
     for piece in text.split(",") if text else []:
         first, dash, last = piece.partition("-")
         ends = [first, last] if dash else [first]
         if len(piece) > 17 or not all(end.isascii() and end.isdecimal() for end in ends):
-            raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
+            raise Unreadable(f"{shorten(text)} is no range such as 0-7,9")
         start, stop = int(first), int(ends[-1]) + 1
-        if not 0 < stop - start <= MOST:
-            raise Unreadable(f"{text[:40]!r} is no range such as 0-7,9")
+        if not start < stop <= below:
+            raise Unreadable(f"{shorten(text)} is no range such as 0-7,9 below {below}")
         found.extend(range(start, stop))
     return found
 
@@ -77,7 +85,7 @@ def degrees(deployment: Json) -> dict[str, int]:
     """The degrees of a deployment, each a count, and `width`: GPUs of a stage."""
     found = {name: count(deployment["layout"][name], 1) for name in DEGREES}
     found["width"] = found["tp"] * found["cp"] * found["dp"]
-    count(found["replicas"] * found["pp"] * found["width"], 1)
+    count(found["replicas"] * found["pp"] * found["width"], 1, MOST_GPUS)
     return found
 
 
@@ -85,11 +93,9 @@ def layer_types(model: Json) -> list[str]:
     """The type of each layer, in order."""
     names: list[str] = []
     for run in model["layers"]:
-        if count(run["repeat"], 1) * len(run["types"]) > 10_000:
-            raise Unreadable("more than 10,000 layers")
+        count(len(names) + count(run["repeat"], 1) * len(run["types"]), 1, MOST_LAYERS)
         names.extend(list(run["types"]) * run["repeat"])
-    if not 0 < len(names) <= 10_000:
-        raise Unreadable(f"{len(names)} layers")
+    count(len(names), 1, MOST_LAYERS)
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.verify.document import Json, Unreadable, count
+from optimizer.verify.document import MOST_GPUS, Json, Unreadable, count
 
 
 def pool_of(plan: Json, deployment: Json) -> Json:
@@ -18,9 +18,11 @@ def domains_of(plan: Json, pool: Json) -> list[list[str]]:
     """Names of the live GPUs of each domain: nodes are gathered until they reach nvlink_domain."""
     cluster = plan["cluster"]
     prefix = pool["name"] + "/" if len(cluster["pools"]) > 1 else ""
-    sizes = pool["node_sizes"] or [pool["gpus_per_node"]] * count(pool["nodes"], 1)
-    if pool["nodes"] != len(sizes):
-        raise Unreadable(f"{pool['nodes']} nodes but {len(sizes)} node sizes")
+    nodes = count(pool["nodes"], 1, MOST_GPUS)
+    sizes = pool["node_sizes"] or [pool["gpus_per_node"]] * nodes
+    if nodes != len(sizes):
+        raise Unreadable(f"{nodes} nodes but {len(sizes)} node sizes")
+    count(sum(count(size, 1) for size in sizes), 1, MOST_GPUS)
     dead = set(pool["dead"])
     reach = pool["nvlink_domain"] or 0
     found: list[list[str]] = []
@@ -29,7 +31,7 @@ def domains_of(plan: Json, pool: Json) -> list[list[str]]:
         if gathered >= reach:
             found.append([])
             gathered = 0
-        gathered += count(size, 1)
+        gathered += size
         if f"node{node}" in dead:
             continue
         for gpu in range(size):

@@ -16,6 +16,7 @@ from optimizer.verify.document import (
 )
 from optimizer.verify.finding import ROUNDING, Outcome, at_most, equal
 from optimizer.verify.matrices import up
+from optimizer.verify.placement import num_experts
 
 
 def batch(plan: Json) -> Iterator[Outcome]:
@@ -87,7 +88,9 @@ def balance(plan: Json) -> Iterator[Outcome]:
         experts = []
         for part in deployment["placement"]["ranks"]:
             first, stop = cut[part["stage"]]
-            experts.append(len(members(part["experts"])) * sum(routed[first:stop]))
+            experts.append(
+                len(members(part["experts"], num_experts(model))) * sum(routed[first:stop])
+            )
         derived = {
             "weight_bytes": weights,
             "memory_bytes": [number(stage["total_bytes"]) for stage in stages],

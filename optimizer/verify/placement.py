@@ -10,6 +10,7 @@ from optimizer.verify.finding import Outcome, all_hold, equal
 
 DENSE_GRID = ("stage", "tp", "cp", "dp")
 EXPERT_GRID = ("stage", "ep", "etp")
+MOST_HELD = 1_000_000  # heads or experts of a layer
 AXES = ("tp", "cp", "dp", "ep", "etp", "pp")
 
 
@@ -77,9 +78,7 @@ def _shared_out(what: str, parts: list[str], total: int, copies: int) -> Outcome
     """Each of `total` things is held by `copies` of the parts, and by no part twice."""
     held = [0] * total
     for text in parts:
-        for thing in members(text):
-            if thing >= total:
-                return False, f"{what}: {thing} of {total} does not exist"
+        for thing in members(text, total):
             held[thing] += 1
     off = [thing for thing in range(total) if held[thing] != copies]
     if off:
@@ -95,38 +94,44 @@ def coverage(plan: Json) -> Iterator[Outcome]:
 
 def _deployment_coverage(model: Json, deployment: Json) -> Iterator[Outcome]:
     layout, ranks = degrees(deployment), deployment["placement"]["ranks"]
-    cut = deployment["placement"]["stage_layers"]
-    for part in ranks:
-        first, stop = cut[part["stage"]]
-        ends = (part["embedding"], part["head"])
-        due = (part["stage"] == 0, part["stage"] == layout["pp"] - 1)
-        if members(part["layers"]) != list(range(first, stop)) or ends != due:
-            yield (
-                False,
-                f"rank {part['rank']}: layers {part['layers']} of {first}-{stop - 1}, {ends}",
-            )
-    yield True, f"layers, embedding and head of {len(ranks)} ranks"
+    yield all_hold("layers and ends", _layers(deployment, len(layer_types(model)), layout["pp"]))
     for column, total in held_heads(model).items():
         copies = max(1, layout["tp"] // total) if column == "kv_heads" and total else 1
         rows: dict[tuple[int, ...], list[str]] = {}
         for part in ranks:
             rows.setdefault((part["stage"], part["cp"], part["dp"]), []).append(part[column])
         yield all_hold(column, (_shared_out(column, row, total, copies) for row in rows.values()))
-    experts = max(
-        (layer["ffn"].get("num_experts", 0) for layer in model["layer_types"].values()), default=0
-    )
+    experts = num_experts(model)
     wholes: dict[tuple[int, int], list[str]] = {}
     for part in ranks:
         wholes.setdefault((part["stage"], part["etp"]), []).append(part["experts"])
     yield all_hold("experts", (_shared_out("expert", row, experts, 1) for row in wholes.values()))
 
 
+def _layers(deployment: Json, num_layers: int, pp: int) -> Iterator[Outcome]:
+    cut = deployment["placement"]["stage_layers"]
+    for part in deployment["placement"]["ranks"]:
+        first, stop = (count(end, 0, num_layers) for end in cut[part["stage"]])
+        held = members(part["layers"], num_layers)
+        ends = [part["embedding"], part["head"]]
+        due = [part["stage"] == 0, part["stage"] == pp - 1]
+        ok = held == list(range(first, stop)) and ends == due
+        yield ok, f"rank {part['rank']}: layers {part['layers']} of {first}-{stop - 1}, {ends}"
+
+
+def num_experts(model: Json) -> int:
+    """The most experts that a layer has."""
+    return max(
+        count(layer["ffn"].get("num_experts", 0), 0, MOST_HELD)
+        for layer in model["layer_types"].values()
+    )
+
+
 def held_heads(model: Json) -> dict[str, int]:
-    """How many heads of each sort the model's layers have."""
-    found = {"heads": 0, "kv_heads": 0, "linear_heads": 0}
-    for layer in model["layer_types"].values():
-        attention = layer["attention"]
-        found["heads"] = max(found["heads"], attention.get("num_heads", 0))
-        found["kv_heads"] = max(found["kv_heads"], attention.get("num_kv_heads", 0))
-        found["linear_heads"] = max(found["linear_heads"], attention.get("num_value_heads", 0))
-    return found
+    """How many heads of each sort the model's layers have, where layers differ the most of any."""
+    kinds = {"heads": "num_heads", "kv_heads": "num_kv_heads", "linear_heads": "num_value_heads"}
+    attentions = [layer["attention"] for layer in model["layer_types"].values()]
+    return {
+        column: max(count(attention.get(key, 0), 0, MOST_HELD) for attention in attentions)
+        for column, key in kinds.items()
+    }
