@@ -171,6 +171,15 @@ def regress(plans: tuple[Path, ...], accept: str | None, out: Path | None) -> No
 
 def main() -> NoReturn:
     """The entry point: every error that a user can cause is one message and an exit code."""
+    import signal
+
+    stopped = []
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
     try:
         optimize.main(prog_name="optimize", standalone_mode=False)
         sys.exit(0)
@@ -182,12 +191,15 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; nothing was written", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except (Exception, KeyboardInterrupt):
+        # An import that Ctrl-C interrupts may raise anything in its place.
+        if not stopped:
+            raise
+        click.echo("stopped; nothing was written", err=True)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""Writes results/golden: the five cases and five clusters that this project holds its choices by.
+
+python benchmarks/golden.py "why the plans changed"
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from optimizer.pipeline import optimize
+from optimizer.plan import load_plan, sealed, write_plan
+from optimizer.report.files import write_files
+from optimizer.spec.reading import read_job
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = ROOT / "configs" / "cases"
+DEGRADED = "preset: h100-sxm\nname: h100-sxm-degraded\nnodes: 3\ndead: [node1/gpu3, node2/gpu7]\n"
+CLUSTERS: tuple[tuple[str, str, str, int | None], ...] = (
+    ("deepseek-v3-on-16-h200", "h200-sxm", "deepseek-v3", 16),
+    ("qwen3-235b-a22b-on-7-h200", "h200-sxm", "qwen3-235b-a22b", 7),
+    ("mixtral-8x22b-on-8-a100", "a100-sxm", "mixtral-8x22b", 8),
+    ("gpt-oss-120b-on-1-h100", "h100-sxm", "gpt-oss-120b", 1),
+    ("llama-3.1-405b-on-22-h100", DEGRADED, "llama-3.1-405b", None),
+)
+
+
+def jobs(folder: Path) -> list[tuple[str, Path | str, Path | str, int | None]]:
+    """(name, hardware, model, GPUs) of every golden plan."""
+    degraded = folder / "degraded.yaml"
+    degraded.write_text(DEGRADED, encoding="utf-8")
+    cases: list[tuple[str, Path | str, Path | str, int | None]] = [
+        (f"case-{case}", CASES / case / "hardware.yaml", CASES / case / "model.yaml", None)
+        for case in "abcde"
+    ]
+    return cases + [
+        (name, degraded if hardware == DEGRADED else hardware, model, gpus)
+        for name, hardware, model, gpus in CLUSTERS
+    ]
+
+
+def main() -> None:
+    """Plans each job and writes its best plan, with the reason when a file changes."""
+    reason = sys.argv[1] if len(sys.argv) > 1 else ""
+    golden = ROOT / "results" / "golden"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, hardware, model, gpus in jobs(Path(folder)):
+            job = read_job(hardware, model, gpus=gpus)
+            plan = optimize(job.cluster, job.model, job.workload).best
+            path = golden / f"{name}.json"
+            accepted = load_plan(path).accepted if path.exists() else ()
+            if reason:
+                accepted = (*accepted, reason)
+            plan = sealed(plan.model_copy(update={"accepted": accepted}))
+            write_files(golden, {path.name: write_plan(plan)})
+            print(f"{name}: {plan.name}")
+
+
+if __name__ == "__main__":
+    main()

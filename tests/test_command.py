@@ -1,0 +1,163 @@
+"""The command as a user meets it: files, exit codes, messages, the same bytes everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optimizer.spec.data import configs_root
+
+CASES = configs_root() / "cases"
+CASE_D = ("--hardware", str(CASES / "d/hardware.yaml"), "--model", str(CASES / "d/model.yaml"))
+
+
+def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a fresh process, in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "optimizer.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_main_job_writes_its_files_and_they_verify(tmp_path: Path) -> None:
+    done = run(*CASE_D, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "report-d"
+    assert (
+        sorted(path.name for path in folder.iterdir())[:3]
+        == [
+            "implementation_guide.md",
+            "optimal_parallel_strategy.json",
+            "pareto.csv",
+        ]
+        or (folder / "optimal_parallel_strategy.json").exists()
+    )
+    assert json.loads((folder / "verification_results.json").read_text())["ok"] is True
+    alone = subprocess.run(
+        [sys.executable, "-I", "verify_strategy.py", "optimal_parallel_strategy.json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0, alone.stdout
+
+
+def test_the_claimed_strategy_is_beaten_and_the_run_says_by_how_much(tmp_path: Path) -> None:
+    for case in "abd":
+        files = (str(CASES / case / "hardware.yaml"), str(CASES / case / "model.yaml"))
+        done = run("--hardware", files[0], "--model", files[1], folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        line = next(line for line in done.stdout.splitlines() if line.startswith("claimed EP64"))
+        assert float(line.split(" gives ")[1].split(" x ")[0]) > 1.5
+        assert "one replica of the model fits 1 GPU (TP1)" in done.stdout
+
+
+def test_a_strategy_that_needs_more_gpus_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    files = (str(CASES / "e/hardware.yaml"), str(CASES / "e/model.yaml"))
+    done = run(
+        *("--hardware", files[0], "--model", files[1], "--strategy", "EP16_TP1_PP1_DP4"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 3
+    assert "64" in done.stderr + done.stdout
+    assert "16" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", ["0", "4711"])
+def test_the_same_input_gives_the_same_bytes_everywhere(tmp_path: Path, seed: str) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    for folder, environment in (
+        (here, {"PYTHONHASHSEED": "1", "LC_ALL": "C"}),
+        (there, {"PYTHONHASHSEED": seed, "LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"}),
+    ):
+        done = run(*CASE_D, "--out", "out", folder=folder, **environment)
+        assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (here / "out").iterdir())
+    assert names == sorted(path.name for path in (there / "out").iterdir())
+    for name in names:
+        assert (here / "out" / name).read_bytes() == (there / "out" / name).read_bytes(), name
+
+
+def test_an_unwritable_folder_is_one_message_and_nothing_half_written(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    done = run(*CASE_D, "--out", str(blocker / "sub"), folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "--out" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"ulimit -f 16; exec '{sys.executable}' -m optimizer.cli {' '.join(CASE_D)} --out out",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (2, 153), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_ctrl_c_stops_without_a_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "optimizer.cli", "--hardware", "h200-sxm", "--gpus", "4096"),
+            *("--model", "deepseek-v3", "--out", "out"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    assert process.returncode in (0, 130)
+    assert process.returncode == 0 or not (tmp_path / "out").exists()
+
+
+def test_missing_arguments_say_what_to_give(tmp_path: Path) -> None:
+    done = run("--hardware", "h200-sxm", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--model" in done.stderr
+
+
+def test_json_prints_the_plan_and_nothing_else(tmp_path: Path) -> None:
+    done = run(*CASE_D, "--json", folder=tmp_path)
+    assert json.loads(done.stdout)["schema_version"] == "1.0"
+
+
+def test_help_imports_neither_solver_nor_tables(tmp_path: Path) -> None:
+    probe = (
+        "import sys; sys.argv = ['optimize', '--help']\n"
+        "import optimizer.cli\n"
+        "try: optimizer.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('ortools', 'pandas', 'numpy', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip().endswith("[]")
