@@ -34,21 +34,23 @@ def fill(
     draft: Draft,
     data: dict[str, Any],
     section: str,
-    keys: Mapping[str, KeyPath],
+    rows: Mapping[str, KeyPath],
     known: Callable[[str], Any] = lambda name: None,
+    under: KeyPath = (),
 ) -> None:
     """Places the table's value under each path where `data` has none, and records it.
 
-    `keys` maps rows of the table to paths; `known` gives the values that formulas speak of. What
-    a formula speaks of may be wrong itself; then nothing is known, and its own error is enough.
+    `rows` maps keys of the table to paths; `known` gives the values that formulas speak of; `under`
+    is where `data` itself stands. What a formula speaks of may be wrong itself; then nothing is
+    known, and its own error is enough.
     """
-    for key, path in keys.items():
+    for key, path in rows.items():
         row = table(section)[key]
         value = evaluate(row.value, known)
         if value is None:
             place(data, path, _UNKNOWN)
         elif place(data, path, value):
-            draft.assume(show_key(path), value, row.why)
+            draft.assume(show_key((*under, *path)), value, row.why)
 
 
 def evaluate(value: Any, known: Callable[[str], Any]) -> Any:

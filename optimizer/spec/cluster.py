@@ -12,6 +12,7 @@ from optimizer.spec.frozen import Assumption, Count, Frozen, Name, wrong
 from optimizer.units import Bytes, BytesPerSecond, FlopsPerSecond, Latency, Watts
 
 MAX_GPUS = 1_000_000
+MAX_POOLS = 1_000
 
 _GPU_NAME = re.compile(r"node(?P<node>0|[1-9][0-9]{0,6})(/gpu(?P<gpu>0|[1-9][0-9]{0,6}))?")
 
@@ -122,7 +123,7 @@ class Cluster(Frozen):
     """Pools of GPUs; the unit of placement is the domain, inside which the fast links reach."""
 
     name: Name = "cluster"
-    pools: tuple[Pool, ...] = Field(min_length=1)
+    pools: tuple[Pool, ...] = Field(min_length=1, max_length=MAX_POOLS)
     inter_pool: Link | None = None  # None: the slower pool's inter-node link
     assumptions: tuple[Assumption, ...] = ()
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from optimizer.errors import SpecError
 from optimizer.spec.assumptions import fill, table
-from optimizer.spec.cluster import MAX_GPUS, Cluster, Pool
+from optimizer.spec.cluster import MAX_GPUS, MAX_POOLS, Cluster, Pool
 from optimizer.spec.document import Document, KeyPath, show_key
 from optimizer.spec.draft import Draft, merged, place
 from optimizer.spec.files import read_document
@@ -39,38 +39,24 @@ _LINKS = ("intra_node", "inter_node")
 
 def cluster_of(document: Document, gpus: int | None = None) -> Cluster:
     """The cluster that a file describes; `gpus` replaces its number of nodes."""
-    documents = [document]
-    bases: dict[int, dict[str, Any]] = {}
     data = document.data
-    entries = data.get("pools") if isinstance(data.get("pools"), list) else [data]
-    unknown: list[tuple[int, str]] = []
-    for index, entry in enumerate(entries or []):
-        if isinstance(entry, dict) and "preset" in entry:
-            if not isinstance(entry["preset"], str):
-                unknown.append((index, f"must be a preset's name, not {shown(entry['preset'])}"))
-                continue
-            try:
-                preset = read_document(find_preset(entry["preset"], "hardware"))
-            except SpecError as error:
-                unknown += [(index, problem.message) for problem in error.problems]
-                continue
-            bases[index] = preset.data
-            documents.append(preset)
-    draft = Draft(*documents)
+    draft = Draft(document)
     if "pools" not in data:
         draft.moved(("pools", 0), ())
-    for index, message in unknown:
-        draft.problem(("pools", index, "preset"), message)
-    if unknown:
+    listed = data["pools"] if isinstance(data.get("pools"), list) else [data]
+    if len(listed) > MAX_POOLS:
+        draft.problem(("pools",), f"has more than {MAX_POOLS:,} entries")
+        listed = []
+    bases = [_preset(draft, entry, ("pools", index)) for index, entry in enumerate(listed)]
+    if draft.problems:  # without its preset, all that a pool leaves to it would seem missing
         raise SpecError(*draft.problems)
     if "pools" in data:
         cluster = _of_pools(draft, data, bases, gpus)
     else:
-        base = bases.get(0, {})
         over = {key: value for key, value in data.items() if key not in _OF_CLUSTER}
         cluster = {key: data[key] for key in _OF_CLUSTER if key in data}
-        cluster.setdefault("name", base.get("name", "cluster"))
-        cluster["pools"] = [_pool(draft, base, over, ("pools", 0), gpus)]
+        cluster.setdefault("name", bases[0].get("name", "cluster"))
+        cluster["pools"] = [_pool(draft, bases[0], over, ("pools", 0), gpus)]
     stated = cluster.get("assumptions", [])
     if isinstance(stated, list):
         cluster["assumptions"] = [*stated, *(found.model_dump() for found in draft.assumptions)]
@@ -78,8 +64,25 @@ def cluster_of(document: Document, gpus: int | None = None) -> Cluster:
     return found
 
 
+def _preset(draft: Draft, entry: Any, path: KeyPath) -> dict[str, Any]:
+    """What the preset of a pool says; {} where the pool names none."""
+    name = entry.get("preset") if isinstance(entry, Mapping) else None
+    if name is None:
+        return {}
+    if not isinstance(name, str):
+        draft.problem((*path, "preset"), f"must be a preset's name, not {shown(name)}")
+        return {}
+    try:
+        preset = read_document(find_preset(name, "hardware"))
+    except SpecError as error:
+        draft.problem((*path, "preset"), error.problems[0].message)
+        return {}
+    draft.documents.append(preset)
+    return preset.data
+
+
 def _of_pools(
-    draft: Draft, data: dict[str, Any], bases: Mapping[int, dict[str, Any]], gpus: int | None
+    draft: Draft, data: dict[str, Any], bases: list[dict[str, Any]], gpus: int | None
 ) -> dict[str, Any]:
     cluster = dict(data)
     entries = data["pools"]
@@ -87,7 +90,7 @@ def _of_pools(
         draft.problem((), "--gpus counts the GPUs of one pool, and this cluster has several")
     if isinstance(entries, list):
         cluster["pools"] = [
-            _pool(draft, bases.get(index, {}), entry, ("pools", index), None)
+            _pool(draft, bases[index], entry, ("pools", index), None)
             if isinstance(entry, dict)
             else entry
             for index, entry in enumerate(entries)
@@ -118,6 +121,8 @@ def _pool(
             if key in over:
                 draft.problem((*path, key), "stands beside gpus; give one of the two")
     num_gpus = pool.pop("gpus", None) if gpus is None else gpus
+    if gpus is not None:
+        draft.moved((*path, "gpus"), ("--gpus",))
     if num_gpus is not None:
         pool.pop("gpus", None)
         _count_nodes(draft, pool, num_gpus, path)

@@ -22,7 +22,7 @@ class Draft:
     """
 
     def __init__(self, *documents: Document) -> None:
-        self.documents = documents
+        self.documents = list(documents)
         self.problems: list[Problem] = []
         self.assumptions: list[Assumption] = []
         self._refused: set[KeyPath] = set()

@@ -13,8 +13,10 @@ from optimizer.errors import Problem, SpecError
 from optimizer.spec.document import KeyPath, show_key
 
 MAX_DEPTH = 50
-MAX_CONTAINERS = 1_000_000  # as many as the plan of 131,072 GPUs has, and 100 MB of memory
-MAX_ITEMS = 4_000_000
+MAX_CONTAINERS = 600_000  # what reads within a second and a few hundred MB
+MAX_KEYS = 600_000
+MAX_ITEMS = 2_000_000
+MAX_PROBLEMS = 100
 MAX_LINES_BYTES = 1_000_000  # beyond this, problems are reported without their line
 
 _NOT_FINITE = re.compile(r"-?Infinity|NaN")
@@ -24,8 +26,10 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
 
 def parse_json(text: str, file: str) -> tuple[Any, Callable[[KeyPath], int | None]]:
     """The value of a JSON text; every duplicate key and non-finite number at once."""
-    if text.count("{") + text.count("[") > MAX_CONTAINERS or text.count(",") > MAX_ITEMS:
-        raise SpecError(Problem(f"holds more than {MAX_ITEMS:,} values; no input does", file))
+    num_containers = text.count("{") + text.count("[")
+    num_keys, num_items = text.count(":"), text.count(",")
+    if num_containers > MAX_CONTAINERS or num_keys > MAX_KEYS or num_items > MAX_ITEMS:
+        raise SpecError(Problem("holds millions of values; no input does", file))
     odd: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def parse_json(text: str, file: str) -> tuple[Any, Callable[[KeyPath], int | Non
     if odd:
         found = _key_lines(text)[1] if small else []
         placed = [Problem(message, file, line, show_key(path)) for path, line, message in found]
-        raise SpecError(*(placed or [Problem(message, file) for message in odd[:20]]))
+        placed = placed or [Problem(message, file) for message in odd]
+        raise SpecError(*placed[:MAX_PROBLEMS])
 
     @cache
     def lines() -> dict[KeyPath, int]:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from optimizer.spec.formats import Format
 from optimizer.spec.frozen import Assumption, Count, CountOrZero, Frozen, Name, Size, wrong
 
-MAX_LAYERS = 2_000
+MAX_LAYERS = 1_000
 MAX_EXPERTS = 1_000_000  # of all layers together
 
 

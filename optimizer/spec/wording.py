@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from optimizer.spec.annotations import bounds, follow, keys, literals, tags
 from optimizer.spec.document import KeyPath
+
+MAX_PROBLEMS = 100  # a file with more is no slip of the pen
 
 # An example for a key that is missing; any other whole number reads "key: 8".
 _EXAMPLES = {
@@ -78,24 +80,28 @@ def shown(value: object) -> str:
 
 
 def missing(key: str) -> str:
+    """What to say of a key that should be there."""
     return f"is missing; write for example '{key}: {_EXAMPLES.get(key, '8')}'"
 
 
 def problems_of(
     error: ValidationError,
-    spec: type[BaseModel] | TypeAdapter[Any] | Any,
+    spec: Any,
     shorthand: Mapping[type, tuple[str, ...]],
 ) -> Iterator[tuple[KeyPath, str]]:
     """Each error as (path in the data, message); `shorthand` adds the keys a file may use."""
-    for details in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for details in found[:MAX_PROBLEMS]:
         if details["type"] == "too_short" and details["input"]:
             continue  # its items were refused one by one, each with a message of its own
-        path, annotation = _follow(details["loc"], spec)
+        path, annotation = follow(details["loc"], spec)
         if details["type"] == "wrong":  # a validator of the whole spec names the key itself
             path = (*path, *details["ctx"]["path"])
         elif details["type"] == "union_tag_invalid":
             path = (*path, "kind")
         yield path, _message(details, path, annotation, spec, shorthand)
+    if len(found) > MAX_PROBLEMS:
+        yield (), f"{len(found) - MAX_PROBLEMS:,} more keys are wrong"
 
 
 def _message(
@@ -110,31 +116,33 @@ def _message(
     if kind == "missing":
         return missing(last)
     if kind == "extra_forbidden":
-        _, owner = _follow(details["loc"][:-1], spec)
-        return unknown_key(last, _keys(owner, shorthand))
+        _, owner = follow(details["loc"][:-1], spec)
+        return unknown_key(last, keys(owner, shorthand))
     if kind == "wrong":
         return str(context["message"])
     if kind == "too_short":
         return "needs at least one entry"
+    if kind == "too_long":
+        return f"has more than {context['max_length']:,} entries"
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        tags = ", ".join(_tags(annotation))
+        kinds = ", ".join(tags(annotation))
         given = context.get("tag")
-        return f"must be one of {tags}, not {shown(given)}" if given else f"needs a kind: {tags}"
+        return f"must be one of {kinds}, not {shown(given)}" if given else f"needs a kind: {kinds}"
     if kind == "literal_error":
-        options = [str(option) for option in _literals(annotation)]
+        options = [str(option) for option in literals(annotation)]
         meant = nearest(str(value), options)
         hint = f"; did you mean '{meant}'?" if meant and meant != str(value) else ""
         return (
             f"must be one of {', '.join(options) or context['expected']}, not {shown(value)}{hint}"
         )
     belongs = _belongs(kind, annotation, context)
-    return f"must be {belongs}, not {shown(value)}" if belongs else f"{details['msg']}"
+    return f"must be {belongs}, not {shown(value)}" if belongs else details["msg"]
 
 
 def _belongs(kind: str, annotation: Any, context: Mapping[str, Any]) -> str | None:
-    least, most = _bounds(annotation)
+    least, most = bounds(annotation)
     between = f" from {least} to {most:,}" if least is not None and most is not None else ""
     at_least = f" of at least {least}" if least is not None else ""
     if kind.startswith("int"):
@@ -161,104 +169,3 @@ def _belongs(kind: str, annotation: Any, context: Mapping[str, Any]) -> str | No
     if kind.startswith(("model", "dict", "mapping")):
         return "a mapping (key: value)"
     return None
-
-
-def _follow(location: KeyPath, spec: Any) -> tuple[KeyPath, Any]:
-    """The path in the data (union tags taken out) and the annotation that it leads to."""
-    path: list[str | int] = []
-    here: Any = spec
-    parent: Any = spec
-    for step in location:
-        if step == "[key]":  # the key of a mapping is wrong, not its value
-            return tuple(path), get_args(_plain(parent))[0]
-        here = parent = _plain(here)
-        options = _members(here)
-        if len(options) > 1:
-            tagged = [option for option in options if step in _literals(_field(option, "kind"))]
-            if tagged and step != "kind":
-                here = tagged[0]
-                continue
-            options = tuple(option for option in options if _field(option, str(step)) is not None)
-        path.append(step)
-        here = _child(options[0] if options else here, step)
-    return tuple(path), here
-
-
-def _plain(annotation: Any) -> Any:
-    """The annotation without Annotated and without `| None`."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    rest = [option for option in _members(annotation) if option is not type(None)]
-    if len(rest) == 1 and rest[0] is not annotation:
-        return _plain(rest[0])
-    return annotation
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(option for option in get_args(annotation) if option is not type(None))
-    return (annotation,)
-
-
-def _field(model: Any, key: str) -> Any:
-    """The annotation, bounds included, of a model's field by its name in files."""
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return None
-    for name, field in model.model_fields.items():
-        if key in (name, field.alias):
-            if field.metadata:
-                return Annotated[(field.annotation, *field.metadata)]
-            return field.annotation
-    return None
-
-
-def _child(annotation: Any, step: str | int) -> Any:
-    plain = _plain(annotation)
-    origin, arguments = get_origin(plain), get_args(plain)
-    if origin is tuple and arguments:
-        return arguments[0]
-    if origin is dict:
-        return arguments[1]
-    return _field(plain, str(step))
-
-
-def _keys(annotation: Any, shorthand: Mapping[type, tuple[str, ...]]) -> list[str]:
-    names: list[str] = []
-    for model in _members(_plain(annotation)):
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            names += [field.alias or name for name, field in model.model_fields.items()]
-            names += shorthand.get(model, ())
-    return names
-
-
-def _literals(annotation: Any) -> tuple[Any, ...]:
-    plain = _plain(annotation)
-    if get_origin(plain) is Literal:
-        return get_args(plain)
-    if get_origin(plain) is dict:
-        return _literals(get_args(plain)[0])
-    return ()
-
-
-def _tags(annotation: Any) -> list[str]:
-    return [
-        str(tag)
-        for option in _members(_plain(annotation))
-        for tag in _literals(_field(option, "kind"))
-    ]
-
-
-def _bounds(annotation: Any) -> tuple[float | None, float | None]:
-    least = most = None
-    here: Any = annotation
-    while here is not None:
-        for note in getattr(here, "__metadata__", ()):
-            for bound in (note, *getattr(note, "metadata", ())):
-                least = getattr(bound, "ge", getattr(bound, "gt", least))
-                most = getattr(bound, "le", getattr(bound, "lt", most))
-        members = _members(here)
-        if get_origin(here) is Annotated:
-            here = get_args(here)[0]
-        else:
-            here = members[0] if len(members) == 1 and members[0] is not here else None
-    return least, most

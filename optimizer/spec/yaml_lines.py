@@ -14,6 +14,7 @@ from optimizer.spec.document import KeyPath, show_key
 MAX_DEPTH = 50
 MAX_VALUES = 100_000 if yaml.__with_libyaml__ else 5_000  # the Python parser is 20 times slower
 
+MAX_PROBLEMS = 100
 _LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,29})")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,4})?")
@@ -39,7 +40,7 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Callable[[KeyPath], int | Non
         what = str(error).splitlines()[0]
         raise SpecError(Problem(f"is no valid YAML: {what}", file)) from None
     if reader.problems:
-        raise SpecError(*reader.problems)
+        raise SpecError(*reader.problems[:MAX_PROBLEMS])
     return data, reader.lines.get
 
 

@@ -38,7 +38,9 @@ def test_gpus_fill_nodes_of_the_presets_size(gpus: int, sizes: tuple[int, ...]) 
 
 def test_131072_gpus_are_read_and_a_million_and_one_are_not() -> None:
     assert read_cluster("h200-sxm", gpus=131_072).num_gpus == 131_072
-    with pytest.raises(SpecError, match="from 1 to 1,000,000, not 1000001"):
+    with pytest.raises(
+        SpecError, match="--gpus: must be a whole number from 1 to 1,000,000, not 1000001"
+    ):
         read_cluster("h200-sxm", gpus=1_000_001)
 
 

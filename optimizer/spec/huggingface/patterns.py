@@ -9,6 +9,7 @@ from fnmatch import translate
 MAX_PATTERNS = 20_000
 MAX_WILDCARDS = 100  # globs and expressions, each tried on every matrix
 MAX_REPEATS = 4
+MAX_LENGTH = 300
 
 _ESCAPE = re.compile(r"\\.|\[\^?\]?[^]]*\]")  # an escaped character or a character class
 _WILD = re.compile(r"\)\s*[*+{]|\(\?(?!:)")  # a repeated group, a look-around, a back reference
@@ -19,8 +20,10 @@ class Patterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         given = tuple(patterns)
+        self.refused = [text for text in given if len(text) > MAX_LENGTH]
+        given = tuple(text for text in given if len(text) <= MAX_LENGTH)
         expressions = [text[3:] for text in given if text.startswith("re:")]
-        self.refused = [text for text in expressions if not is_tame(text)]
+        self.refused += [text for text in expressions if not is_tame(text)]
         self._expressions = [re.compile(text) for text in expressions if is_tame(text)]
         plain = [text for text in given if not text.startswith("re:")]
         globs = [text for text in plain if "*" in text]
@@ -51,7 +54,7 @@ def is_tame(expression: str) -> bool:
     """Whether a regular expression repeats a few times at most, and never inside a repeat."""
     simple = _ESCAPE.sub("x", expression)
     repeats = sum(simple.count(sign) for sign in "*+{")
-    if len(expression) > 300 or _WILD.search(simple) or repeats > MAX_REPEATS:
+    if _WILD.search(simple) or repeats > MAX_REPEATS:
         return False
     try:
         re.compile(expression)

@@ -12,6 +12,7 @@ from optimizer.spec.model import ModelSpec
 from optimizer.spec.wording import shown
 
 _DTYPES: dict[str, Format] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+MAX_GROUPS = 16
 _METHODS = "fp8, mxfp4, compressed-tensors, modelopt, gptq, awq"
 
 
@@ -90,7 +91,11 @@ def _listed_groups(fields: Fields) -> tuple[Group, ...]:
     """The groups of compressed-tensors (and of modelopt's newer files), in their order."""
     found: list[Group] = []
     listed = fields.under("config_groups")
-    for name in listed.data if listed is not None else ():
+    names = list(listed.data) if listed is not None else []
+    if len(names) > MAX_GROUPS:
+        fields.problem(("config_groups",), f"has more than {MAX_GROUPS} groups")
+        return ()
+    for name in names:
         group = listed.under(name) if listed is not None else None
         weights = group.under("weights") if group is not None else None
         if group is None or weights is None:
@@ -143,7 +148,7 @@ def _judge(fields: Fields, patterns: Patterns, key: str = "ignore") -> None:
     if patterns.too_many:
         fields.problem((key,), "lists more patterns than any model needs")
     for expression in patterns.refused[:5]:
-        fields.problem((key,), f"holds {shown(expression)}, which is no simple regular expression")
+        fields.problem((key,), f"holds {shown(expression)}, which is no simple pattern")
 
 
 def precision_of(
