@@ -1,11 +1,11 @@
 """Expert loads: one row a layer, one column an expert, from CSV, .npy or what engines record.
 
-.csv, .txt   numbers separated by commas, no header
-.npy         an array [layers, experts] or [steps, layers, experts], which is summed over the steps
-.json        [[...], ...]; {"loads": ...} (as placement.json has it); {"logical_count": ...} (SGLang's
-             recorder, with or without steps in front)
-.jsonl       vLLM's load statistics, one object a line: {"expert_load": loads of slots [layers, slots],
-             "p2l_map": the expert of each slot}, summed over the lines; .json if it is one object
+.csv, .txt  numbers separated by commas, no header
+.npy        an array [layers, experts], or [steps, layers, experts], summed over the steps
+.json       [[...], ...]; {"loads": ...}, as placement.json has it; or {"logical_count": ...}, as
+            SGLang's recorder has it, with or without steps in front
+.jsonl      vLLM's load statistics, one object a line, summed: {"expert_load": loads [layers, slots],
+            "p2l_map": the expert of each slot}; a .json file may hold one such object
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from optimizer.spec.json_lines import parse_json
 
 Floats = NDArray[np.float64]
 
-MAX_BYTES = 256_000_000
+MAX_BYTES = 64_000_000
 LARGEST_LOAD = 1e18  # tokens; sums of it stay finite and precise
 MOST_PROBLEMS = 20
 
