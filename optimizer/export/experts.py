@@ -18,7 +18,7 @@ def expert_files(
     moe_layers: Sequence[int] | None = None,
     num_layers: int | None = None,
 ) -> dict[str, str]:
-    """Every form of a placement, {file name: text}; without `moe_layers` all layers have experts."""
+    """Every form of a placement, {file name: text}; all layers are MoE without `moe_layers`."""
     placed, experts = document["physical_to_logical_map"], len(document["loads"][0])
     layers = range(len(placed)) if moe_layers is None else moe_layers
     total = max(layers) + 1 if num_layers is None else num_layers

@@ -4,8 +4,8 @@
 .npy        an array [layers, experts], or [steps, layers, experts], summed over the steps
 .json       [[...], ...]; {"loads": ...}, as placement.json has it; or {"logical_count": ...}, as
             SGLang's recorder has it, with or without steps in front
-.jsonl      vLLM's load statistics, one object a line, summed: {"expert_load": loads [layers, slots],
-            "p2l_map": the expert of each slot}; a .json file may hold one such object
+.jsonl      vLLM's load statistics, one object a line, summed: {"expert_load": [layers, slots],
+            "p2l_map": the expert of each of these slots}; a .json file may hold one such object
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import fsum, isfinite
 from typing import Any
 
-from optimizer.verify.expert_bounds import BOUNDS, Layer, Unproven
+from optimizer.verify.experts.bounds import BOUNDS, Layer, Unproven
 
 Finding = tuple[str, str]  # what was checked, and what is wrong with it
 ROUNDING = 1e-9  # share by which sums of floats may differ
