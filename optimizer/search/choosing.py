@@ -97,15 +97,20 @@ def nearest(candidates: Candidates) -> list[str]:
     """The broken limits of the candidate that overshoots least, each with its two numbers."""
     if not len(candidates):
         return ["no layout divides the model on these GPUs"]
+    row = nearest_row(candidates)
+    name = candidates.layout(row, int(candidates.replicas_min[row])).name
+    return [f"nearest candidate: {name}", *broken_limits(candidates, row)]
+
+
+def nearest_row(candidates: Candidates) -> int:
+    """The row that breaks fewest limits; of those, the one that overshoots least."""
     worst = np.zeros(len(candidates))
     count = np.zeros(len(candidates))
     for name, needs in candidates.needs.items():
         over = needs / candidates.limits[name]
         worst = np.maximum(worst, over)
         count += over > 1
-    row = int(np.lexsort((worst, count))[0])
-    name = candidates.layout(row, int(candidates.replicas_min[row])).name
-    return [f"nearest candidate: {name}", *broken_limits(candidates, row)]
+    return int(np.lexsort((worst, count))[0])
 
 
 def broken_limits(candidates: Candidates, row: int) -> list[str]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from optimizer.units import gib, milliseconds
 
-UNITS = {"memory": "B", "GPUs": "GPUs", "context": "tokens"}  # every other limit is in seconds
+UNITS = {  # every other limit is in seconds
+    "memory": "B",
+    "GPUs": "GPUs",
+    "context": "tokens",
+    "room on the nodes": "stages",
+}
 
 
 def amount(limit: str, value: float) -> str:

@@ -1,0 +1,133 @@
+"""A job's candidates, priced from few rows: whether any works, and what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from optimizer import pipeline
+from optimizer.cost.accounting import stage_memory
+from optimizer.cost.candidates import Candidates
+from optimizer.cost.rows import Rows, expand
+from optimizer.layout import Layouts, Space
+from optimizer.pipeline import Priced, price, readings, space_of
+from optimizer.repairing.changes import with_gpus
+from optimizer.search.conflicts import layout_name
+from optimizer.search.room import with_room
+from optimizer.spec.reading import Job
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+
+GROWTH = (2, 4, 8, 16, 32)  # times the GPUs that are looked at
+MOST_GPUS = 16_384  # beyond which no more are
+
+
+def few_rows(
+    layouts: Layouts,
+    workload: ForwardWorkload | ServingWorkload,
+    num_gpus: int,
+    replicas: int | None = None,
+) -> Rows:
+    """The rows that decide whether a layout works at all.
+
+    Where the load is free that is one sequence a rank: every need grows with the sequences. For a
+    request rate, where fewer sequences take more GPUs, it is each power of two.
+    """
+    rows = expand(layouts, workload, num_gpus, replicas)
+    if isinstance(workload, ForwardWorkload) or workload.concurrency is not None:
+        return rows
+    if workload.request_rate is None:
+        return rows.take(rows.sequences == 1)
+    return rows.take(rows.sequences & (rows.sequences - 1) == 0)
+
+
+def price_few(job: Job, rows_of: Callable[..., Rows] = few_rows) -> Priced:
+    """A job's candidates, with room on the nodes among the limits."""
+    priced = price(job.cluster, job.model, job.workload, _spaces(job), job.strategy, rows_of)
+    return priced._replace(candidates=with_room(job.cluster, priced.candidates))
+
+
+def _spaces(job: Job) -> list[Space]:
+    """As the line enumerates them, but a strategy that needs more GPUs than there are stays."""
+    if job.strategy is None:
+        return pipeline.enumerate_spaces(job.cluster, job.model, job.workload)
+    layout = readings(job.cluster, job.model, job.strategy)[0].layout
+    return [space_of(job.cluster, pool, layout) for pool in range(len(job.cluster.pools))]
+
+
+def works(job: Job) -> bool:
+    """Whether some candidate keeps every limit."""
+    return bool((price_few(job).candidates.broken() == 0).any())
+
+
+class Outlook(NamedTuple):
+    """A job's own candidates; the same beside those that more GPUs would hold, and how many times
+    as many GPUs it takes (2 where none of the growths looked at helps)."""
+
+    own: Priced
+    wide: Priced
+    times: int
+
+
+def outlook(
+    job: Job, growth: Sequence[int] = GROWTH, rows_of: Callable[..., Rows] = few_rows
+) -> Outlook:
+    """Looks at ever more GPUs until some candidate lacks nothing else.
+
+    A strategy fixes its own number of GPUs: all that it needs is among its own candidates.
+    """
+    own = wide = price_few(job, rows_of)
+    if job.strategy is None:
+        lacking = 1 << list(own.candidates.limits).index("GPUs")
+        for times in growth:
+            if times * job.cluster.num_gpus > MOST_GPUS:
+                break
+            wide = _with_more_gpus(job, own, times)
+            if (wide.candidates.broken() == lacking).any():
+                return Outlook(own, wide, times)
+    return Outlook(own, wide, GROWTH[0])
+
+
+def _with_more_gpus(job: Job, priced: Priced, times: int) -> Priced:
+    """The candidates, and beside them those that only `times` as many GPUs would hold.
+
+    The others keep their bound on GPUs, so that GPUs are one more limit that they break.
+    """
+    bigger = job
+    for pool, held in enumerate(job.cluster.pools):
+        bigger = with_gpus(bigger, pool, (times - 1) * sum(held.sizes)).job
+    more = price_few(bigger)
+    live = np.array(
+        [
+            sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == pool)
+            for pool in range(len(job.cluster.pools))
+        ],
+        dtype=np.float64,
+    )
+    there = live[more.candidates.pool]
+    more_candidates = replace(
+        more.candidates,
+        precision=more.candidates.precision + len(priced.jobs),
+        limits={**more.candidates.limits, "GPUs": there},
+    )
+    lacking = more_candidates.take(more_candidates.needs["GPUs"] > there)
+    return priced._replace(
+        jobs=(*priced.jobs, *more.jobs),
+        candidates=Candidates.concatenate([priced.candidates, lacking]),
+    )
+
+
+def where(priced: Priced, limit: str, row: int) -> str:
+    """A candidate for a reader: "EP8-TP8", for memory "stage 0 of EP8-TP8"."""
+    one = priced.candidates.take(np.array([row]))
+    name = layout_name(one, 0)
+    if limit != "memory":
+        return name
+    nothing = np.zeros(1, dtype=np.int64)
+    rows = Rows(
+        nothing, one.sequences, one.chunk, one.micro_batches, one.replicas_min, one.replicas_max
+    )
+    memory = stage_memory(priced.jobs[int(one.precision[0])], rows, one.layouts)
+    return f"stage {memory.fullest_stage} of {name}"
