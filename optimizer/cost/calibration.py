@@ -18,17 +18,39 @@ class Constants(Frozen):
     """What each means stands beside its value in configs/calibration/default.yaml."""
 
     memory_efficiency: Positive
+    expert_memory_efficiency: Positive
+    cache_memory_efficiency: Positive
     gemm_efficiency: Positive
     grouped_gemm_efficiency: Positive
     attention_efficiency: Positive
     kernel_s: Positive
+    collective_s: Positive
+    collective_doubling_s: Positive
     link_efficiency: Positive
-    step_s: Positive
+    expert_skew: Positive
     sequence_s: Positive
-    prefill_interference: Positive
-    ttft_base_s: Positive
+    prefill_step_s: Positive
+    prefill_work: Positive
+    first_wave: Positive
     ttft_steps: Positive
-    ttft_queue: Positive
+    cache_wait: Positive
+
+
+class GenerationFactors(Frozen):
+    """Factors on what a GPU generation reaches: of its peak rates, of its 4-bit peak, kernel starts."""
+
+    flops: Positive = 1.0
+    fp4: Positive = 1.0
+    kernel: Positive = 1.0
+
+
+class EngineConstants(Frozen):
+    """What differs between engines: seconds of a decode step, share of the others' prefills that a
+    request meets before its first token, and seconds before it is scheduled at all."""
+
+    step_s: Positive
+    queued: Positive
+    ttft_base_s: Positive
 
 
 class Interval(Frozen):
@@ -48,9 +70,20 @@ class Calibration(Frozen):
     source: str
     date: str
     rows: int
+    error: dict[str, tuple[float, float]] = {}
     constants: Constants
+    generations: dict[str, GenerationFactors]
+    engines: dict[str, EngineConstants]
     interval: Interval
     percentiles: dict[str, dict[str, Positive]]
+
+    def engine(self, name: str) -> EngineConstants:
+        """An engine's constants; one without measurements has those of any."""
+        return self.engines.get(name, self.engines["any"])
+
+    def generation(self, name: str) -> GenerationFactors:
+        """A GPU generation's factors; one without measurements has none."""
+        return self.generations.get(name, GenerationFactors())
 
 
 @cache

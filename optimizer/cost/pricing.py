@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
     @property
     def device(self) -> Device:
-        return Device.of(self.cluster, self.pool)
+        return Device.of(self.cluster, self.pool, self.calibration)
 
     @property
     def memory_limit_bytes(self) -> float:
@@ -146,8 +146,8 @@ def _forward(
     memory_bytes: Floats,
 ) -> Candidates:
     step = _steps(job, rows, layouts, chosen.pp)["prefill"]
-    constants = job.calibration.constants
-    latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s + constants.step_s
+    own_s = job.calibration.constants.prefill_step_s
+    latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s + own_s
     share = workload.batch / rows.replicas_min
     nothing = np.zeros(len(rows))
     return _candidates(
@@ -172,16 +172,21 @@ def _serving(
     memory_bytes: Floats,
 ) -> Candidates:
     steps = _steps(job, rows, layouts, chosen.pp)
-    constants = job.calibration.constants
+    calibration, engine = job.calibration, workload.engine
     fresh = workload.input_len - workload.prefix_len
-    decode = decode_cycle(steps["decode"], rows.micro_batches, rows.sequences, constants)
+    running = rows.sequences.astype(np.float64)
+    decode = decode_cycle(
+        steps["decode"], rows.micro_batches, running, chosen.dp, calibration, engine
+    )
     times = serving_times(
         decode,
         steps["prefill"],
         np.ceil(fresh / rows.chunk),
-        rows.sequences,
+        running,
+        np.zeros(len(rows)),  # a plan's sequences all fit the cache
         workload.output_len,
-        constants,
+        calibration,
+        engine,
     )
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)
     if workload.concurrency is not None:

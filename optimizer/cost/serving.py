@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.cost.calibration import Constants
+from optimizer.cost.calibration import Calibration
 from optimizer.cost.price import Step
 from optimizer.layout import Ints
 from optimizer.operators import Floats
@@ -24,34 +24,47 @@ class ServingTimes(NamedTuple):
     request_s: Floats
 
 
-def decode_cycle(step: Step, micro_batches: Ints, sequences: Ints, constants: Constants) -> Floats:
+def decode_cycle(
+    step: Step,
+    micro_batches: Ints,
+    sequences: Floats,
+    ranks: Ints,
+    calibration: Calibration,
+    engine: str,
+) -> Floats:
     """Seconds between two tokens of one request without prefills: each micro-batch goes round the
-    pipeline, and the slowest stage serves all of them."""
+    pipeline, and the slowest stage serves all of them; the host works for every sequence of the
+    replica's `ranks` attention ranks."""
     around = np.maximum(step.total_s, micro_batches * step.slowest_stage_s)
-    return around + constants.step_s + constants.sequence_s * sequences
+    host = calibration.constants.sequence_s * sequences * ranks
+    return around + calibration.engine(engine).step_s + host
 
 
 def serving_times(
     decode_s: Floats,
     prefill: Step,
     chunks: Floats,
-    sequences: Ints,
-    output_len: int,
-    constants: Constants,
+    running: Floats,
+    waiting: Floats,
+    output_len: Floats | float,
+    calibration: Calibration,
+    engine: str,
 ) -> ServingTimes:
-    """TTFT and TPOT of `sequences` requests in flight on a rank.
+    """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache, those
+    that queue for it.
 
-    TPOT = decode step + interference x (b - 1)/output_len prefills; TTFT = own prefill + what is
-    queued ahead + the step that is running. Left out: burstiness of arrivals, preemption.
+    In a closed loop every other request prefills once while one request decodes. That work is met
+    either as interruptions of decode steps (TPOT) or ahead in the queue (TTFT), in a proportion that
+    is the engine's scheduling policy; together they conserve it. Left out: preemption, bursts beyond
+    the first wave.
     """
-    others = np.maximum(sequences - 1, 0)
-    own = prefill.total_s + (chunks - 1) * prefill.slowest_stage_s + chunks * constants.step_s
-    busy = chunks * (prefill.slowest_stage_s + constants.step_s)
-    tpot = decode_s + constants.prefill_interference * others / output_len * busy
-    ttft = (
-        constants.ttft_base_s
-        + own
-        + constants.ttft_steps * tpot
-        + constants.ttft_queue * np.minimum(others, others / 2 + 1) * busy
-    )
+    constants, own = calibration.constants, calibration.engine(engine)
+    others = np.maximum(running - 1, 0)
+    first = prefill.total_s + (chunks - 1) * prefill.slowest_stage_s
+    first = first + chunks * constants.prefill_step_s
+    busy = chunks * (prefill.slowest_stage_s + constants.prefill_step_s)
+    tpot = decode_s + constants.prefill_work * (1 - own.queued) * others / output_len * busy
+    queued = (constants.prefill_work * own.queued + constants.first_wave) * others * busy
+    wait = constants.cache_wait * waiting * output_len * tpot
+    ttft = own.ttft_base_s + first + constants.ttft_steps * tpot + queued + wait
     return ServingTimes(ttft, tpot, ttft + (output_len - 1) * tpot)

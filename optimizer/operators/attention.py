@@ -26,6 +26,12 @@ from optimizer.spec.model import (
 )
 
 KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
+# Kernels of one layer beside its matrix products: norms with their residual, and the attention itself
+# with rotary embedding, cache write and the reduction of split sequences (gqa); absorption of the
+# up-projection (mla); convolution, gates, recurrence and gated norm (linear).
+NORM_KERNELS = {"gqa": 1.0, "mla": 2.0, "linear": 1.0}
+CORE_KERNELS = {"gqa": 4.0, "mla": 4.0, "linear": 6.0}
+INDEXER_KERNELS = 4.0  # scores, top-k, gather, cache write
 STATE_BYTES = 4.0  # linear-attention states are kept in fp32
 
 
@@ -40,7 +46,8 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
             for linear in attention_linears(attention, hidden)
             if linear.gemm
         )
-        norms = memory("attention_norms", "norms", 4 * ACTIVATION_BYTES * tokens * hidden, 2.0)
+        moved = 4 * ACTIVATION_BYTES * tokens * hidden
+        norms = memory("attention_norms", "norms", moved, NORM_KERNELS[attention.kind])
         return (*matrices, norms)
 
     def core(columns: Columns) -> tuple[Operator, ...]:
@@ -85,6 +92,7 @@ def core_operators(
     tokens, sequences, context = columns["tokens"], columns["sequences"], columns["context"]
     tp, cp = columns["tp"], columns["cp"]
     cache = KV_BYTES[precision.kv_cache]
+    kernels = CORE_KERNELS[attention.kind]
     if isinstance(attention, GroupedQueryAttention):
         heads = shards(attention.num_heads, tp)
         kv_heads = shards(attention.num_kv_heads, tp)
@@ -93,13 +101,11 @@ def core_operators(
         flops = 4.0 * tokens * read * heads * dim
         moved = sequences * read * 2 * kv_heads * dim * cache
         moved = moved + ACTIVATION_BYTES * tokens * dim * (2 * heads + 2 * kv_heads)
-        kernels = 2.0
         exchange = tokens * 2 * kv_heads * dim * cache
     elif isinstance(attention, LatentAttention):
         heads = shards(attention.num_heads, tp)
         latent = attention.kv_lora_rank + attention.qk_rope_head_dim
-        read = context
-        extra = 0.0 * context
+        read, extra = context, 0.0 * context
         if attention.indexer is not None:
             index = attention.indexer
             read = np.minimum(context, index.top_k)
@@ -119,16 +125,15 @@ def core_operators(
             moved = moved + sequences * context * (attention.indexer.head_dim + 4)
         width = latent + attention.kv_lora_rank
         moved = moved + ACTIVATION_BYTES * tokens * heads * width
-        kernels = 3.0 if attention.indexer is None else 6.0
+        kernels += INDEXER_KERNELS * (attention.indexer is not None)
         exchange = tokens * latent * cache
     else:
         value_heads = shards(attention.num_value_heads, tp)
         key_heads = shards(attention.num_key_heads, tp)
         state = value_heads * attention.key_head_dim * attention.value_head_dim
         flops = 6.0 * tokens * state
-        width = 2 * key_heads * attention.key_head_dim + value_heads * attention.value_head_dim
-        moved = 2 * STATE_BYTES * sequences * state + 4 * ACTIVATION_BYTES * tokens * width
-        kernels = 4.0
+        channels = 2 * key_heads * attention.key_head_dim + value_heads * attention.value_head_dim
+        moved = 2 * STATE_BYTES * sequences * state + 4 * ACTIVATION_BYTES * tokens * channels
         exchange = 0.0 * tokens
     core = Operator(
         f"{attention.kind}_attention", "attention", "attention", flops, moved, kernels=kernels

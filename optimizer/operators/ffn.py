@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.operators.matrices import matrix_bytes, projection, shard_shape, tp_inside
+from optimizer.operators.matrices import launches, matrix_bytes, projection, shard_shape, tp_inside
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
@@ -19,6 +19,7 @@ from optimizer.spec.formats import FORMATS
 from optimizer.spec.linears import Linear, ffn_linears
 from optimizer.spec.model import DenseFfn, LayerType, ModelSpec, MoeFfn
 
+ROUTING_KERNELS = 5.0  # top-k, counts, scatter, activation of the experts, weighted gather
 ROW_TILE = 16.0  # rows of the smallest tile that a grouped GEMM computes for a touched expert
 
 
@@ -76,7 +77,7 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
         )
         norms = memory("ffn_norms", "norms", 4 * ACTIVATION_BYTES * tokens * hidden)
         permute = ACTIVATION_BYTES * tokens / tp * hidden * 2 * ffn.num_experts_per_token
-        return (*products, norms, memory("permute", "router", permute, 3.0))
+        return (*products, norms, memory("permute", "router", permute, ROUTING_KERNELS))
 
     def routed(columns: Columns) -> tuple[Operator, ...]:
         all_tokens = columns["tokens"] * columns["dp"] * columns["cp"]
@@ -121,6 +122,8 @@ def _expert_gemms(
                 flops=2.0 * rows * inputs * outputs,
                 bytes=moved,
                 compute=FORMATS[kind].compute,
+                kernels=launches(linear.name, kind),
+                group_size=ep,
                 m=pairs,
                 n=outputs,
                 k=inputs,

@@ -46,6 +46,22 @@ def shard_bytes(linear: Linear, degree: Floats, precision: Precision) -> Floats:
     return total
 
 
+# Matrices that every engine multiplies together with a neighbour that reads the same input.
+FUSED = frozenset(
+    ("k_proj", "v_proj", "kv_a_proj", "z_proj", "ba_proj", "indexer_k_proj", "indexer_weights")
+    + ("gate", "shared_gate", "expert_gate")
+)
+
+
+def launches(name: str, kind: Format) -> float:
+    """Kernels that one matrix product starts: none when fused, one more to quantise its input in
+    blocks (Hopper and Blackwell kernels of vLLM, SGLang and TensorRT-LLM)."""
+    if name in FUSED:
+        return 0.0
+    quantised = FORMATS[kind].compute in ("fp8", "fp4") and FORMATS[kind].block_in > 0
+    return 2.0 if quantised else 1.0
+
+
 def projection(
     linear: Linear, group: str, tokens: Floats, degree: Floats, precision: Precision
 ) -> Operator:
@@ -53,7 +69,8 @@ def projection(
     inputs, outputs = shard_shape(linear, degree)
     kind = format_of(linear, precision)
     weights = shard_bytes(linear, degree, precision)
-    return gemm(linear.name, group, tokens, outputs, inputs, weights, FORMATS[kind].compute)
+    compute, kernels = FORMATS[kind].compute, launches(linear.name, kind)
+    return gemm(linear.name, group, tokens, outputs, inputs, weights, compute, kernels)
 
 
 def tp_inside(columns: Columns) -> Floats:

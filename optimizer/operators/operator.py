@@ -40,7 +40,7 @@ class Operator:
 
     flops and bytes are one rank's arithmetic and HBM traffic; m, n, k its matrix shape (0 where it
     has none); payload_bytes what one rank contributes to a collective over group_size ranks, of
-    which `inside` share a domain.
+    which `inside` share a domain. A grouped GEMM's group_size is the ranks that share the experts.
     """
 
     name: str
@@ -76,8 +76,10 @@ def gemm(
     k: Floats,
     weight_bytes: Floats,
     compute: ComputeType,
+    kernels: float = 1.0,
 ) -> Operator:
-    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once."""
+    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once. kernels is 0
+    for a matrix that engines fuse into its neighbour's product."""
     return Operator(
         name,
         group,
@@ -85,6 +87,7 @@ def gemm(
         flops=2.0 * m * n * k,
         bytes=weight_bytes + ACTIVATION_BYTES * (m * k + m * n),
         compute=compute,
+        kernels=kernels,
         m=m,
         n=n,
         k=k,
