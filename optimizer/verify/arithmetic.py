@@ -34,10 +34,12 @@ def _part(
     grouped = [row for row in rows if row["kind"] == "grouped_gemm"]
     attention = [row for row in rows if row["kind"] == "attention"]
     for row in rows:
-        if row not in products and row not in grouped:
-            for name in NO_PRODUCT[:3] if row in attention else NO_PRODUCT:
-                for at in range(len(grid)):
-                    yield equal(f"{row['name']} {name} at point {at}", row[name][at], 0)
+        if row["kind"] not in ("gemm", "grouped_gemm"):
+            for name in NO_PRODUCT[:3] if row["kind"] == "attention" else NO_PRODUCT:
+                yield (
+                    not any(row[name]),
+                    f"{row['name']}: {name} {row[name]}, nothing is multiplied",
+                )
     for at, point in enumerate(grid):
         for listed, due in ((products, common), (grouped, experts)):
             found = sorted([row["n"][at], row["k"][at]] for row in listed)

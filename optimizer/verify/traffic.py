@@ -96,7 +96,7 @@ def collectives(plan: Json) -> Iterator[Outcome]:
             "pp": 2 if together else 1,
         }
         most = {axis: _most_domains(deployment, domains, axis) for axis in reach}
-        size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"]}
+        size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"], "grouped_gemm": layout["ep"]}
         yield all_hold(f"{phase} rows", _groups_of(table["rows"], size, reach, most))
 
 
@@ -107,8 +107,9 @@ def _groups_of(
     for row in rows:
         where, axis = f"{row['part']} {row['name']}", row["axis"]
         if row["kind"] not in COLLECTIVES:
+            ranks = size["grouped_gemm"] if row["kind"] == "grouped_gemm" else 1
             alone = [axis, row["group_size"], row["inside"]]
-            yield equal(f"{where} axis, group, inside", alone, ["", 1, 1])
+            yield equal(f"{where} axis, group, inside", alone, ["", ranks, 1])
             continue
         yield equal(f"{where} group", row["group_size"], size[axis])
         yield equal(f"{where} ranks in one domain", row["inside"], reach[axis])

@@ -49,7 +49,7 @@ def test_llama_3_1_8b_has_its_published_parameters() -> None:
         "layer_types": {"only": {"attention": GROUPED, "ffn": DENSE}},
     }
     layer = elements(layer_matrices(model, "only", ALONE))
-    # 32 layers, untied embedding and head of 128,256 x 4,096, final norm: 8,030,261,248 (model card)
+    # 32 layers, untied embedding and head of 128,256 x 4,096, final norm (model card)
     assert 32 * layer + 2 * 128_256 * 4096 + 4096 == 8_030_261_248
 
 
@@ -96,13 +96,15 @@ def test_an_unknown_number_format_is_named() -> None:
     ("text", "held"), [("", []), ("3", [3]), ("0-2", [0, 1, 2]), ("0-1,4,6-7", [0, 1, 4, 6, 7])]
 )
 def test_ranges_are_inclusive(text: str, held: list[int]) -> None:
-    assert members(text) == held
+    assert members(text, 8) == held
 
 
-@pytest.mark.parametrize("text", ["a", "3-1", "-1", "0-", ",", "0-99999999999", None, 7])
+@pytest.mark.parametrize(
+    "text", ["a", "3-1", "-1", "0-", ",", "0-8", "²", "0-99999999999", None, 7]
+)
 def test_what_is_no_range_is_refused(text: object) -> None:
     with pytest.raises(Unreadable):
-        members(text)
+        members(text, 8)
 
 
 def test_quantities_are_read_exactly() -> None:

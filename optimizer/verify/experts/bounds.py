@@ -52,7 +52,7 @@ def share(layer: Layer, certificate: dict[str, Any], bound: float) -> float:
 
 
 def sizes(layer: Layer, certificate: dict[str, Any], bound: float) -> float:
-    """The k largest of single copies lie on k GPUs beside the smallest, or two of them on one."""
+    """With one copy each: what the k largest pieces force."""
     if layer.slots != len(layer.loads):
         raise Unproven("needs exactly one slot an expert")
     return _sizes(layer.loads, layer.gpus, _count(certificate, "pieces"))
@@ -156,15 +156,20 @@ BOUNDS: dict[str, Callable[[Layer, dict[str, Any], float], float]] = {
 
 
 def _sizes(loads: list[float], bins: int, k: int) -> float:
+    """What the k largest single copies force, each on a bin of its own or several on one."""
     falling = sorted(loads, reverse=True)
     per_bin = len(loads) // bins
+    if k > len(loads):
+        raise Unproven(f"there are no {k} pieces")
+
+    def together(number: int) -> float:
+        least = falling[len(loads) - (per_bin - number) :]
+        return fsum([*falling[k - number : k], *least])
+
     if k > bins:
-        raise Unproven(f"{k} pieces cannot lie apart on {bins}")
-    apart = fsum([*falling[:k], *falling[len(loads) - k * (per_bin - 1) :]]) / k
-    if k == 1 or per_bin == 1:
-        return apart
-    together = fsum([*falling[k - 2 : k], *falling[len(loads) - (per_bin - 2) :]])
-    return min(apart, together)
+        return together(-(-k // bins))
+    alone = fsum([*falling[:k], *falling[len(loads) - k * (per_bin - 1) :]]) / k
+    return alone if k == 1 or per_bin == 1 else min(alone, together(2))
 
 
 def _group_loads(layer: Layer) -> list[list[float]]:
