@@ -14,6 +14,7 @@ from optimizer.cost.candidates import Candidates
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, Space
 from optimizer.pipeline import Priced, price, readings, space_of
+from optimizer.plan import Memory
 from optimizer.repairing.changes import with_gpus
 from optimizer.search.conflicts import layout_name
 from optimizer.search.room import with_room
@@ -121,13 +122,21 @@ def _with_more_gpus(job: Job, priced: Priced, times: int) -> Priced:
 
 def where(priced: Priced, limit: str, row: int) -> str:
     """A candidate for a reader: "EP8-TP8", for memory "stage 0 of EP8-TP8"."""
-    one = priced.candidates.take(np.array([row]))
-    name = layout_name(one, 0)
+    name = layout_name(priced.candidates, row)
     if limit != "memory":
         return name
-    nothing = np.zeros(1, dtype=np.int64)
+    return f"stage {memory_of_row(priced, row).fullest_stage} of {name}"
+
+
+def memory_of_row(priced: Priced, row: int) -> Memory:
+    """A candidate's memory by stage and component."""
+    one = priced.candidates.take(np.array([row]))
     rows = Rows(
-        nothing, one.sequences, one.chunk, one.micro_batches, one.replicas_min, one.replicas_max
+        np.zeros(1, dtype=np.int64),
+        one.sequences,
+        one.chunk,
+        one.micro_batches,
+        one.replicas_min,
+        one.replicas_max,
     )
-    memory = stage_memory(priced.jobs[int(one.precision[0])], rows, one.layouts)
-    return f"stage {memory.fullest_stage} of {name}"
+    return stage_memory(priced.jobs[int(one.precision[0])], rows, one.layouts)

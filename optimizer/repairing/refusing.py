@@ -25,6 +25,7 @@ MOST_REPAIRS = 6
 MOST_TRIED = 10  # proposals that go down the whole line, those that fail there counted
 WANTED_REPAIRS = 3
 MOST_CANDIDATES = 1_000_000  # priced on the way, after which the wanted ones are enough
+NOT_REFUSED = "nothing is wrong: some candidate keeps every limit"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Refusal:
 
     job: Job
     reading: str | None  # how the strategy's name was read
-    problems: tuple[str, ...]  # what does not divide
+    problems: tuple[str, ...]  # what does not divide, before any limit is looked at
     conflicts: tuple[Conflict, ...]
     repairs: tuple[Repair, ...]  # cheapest first
     unproven: tuple[str, ...]  # changes that pricing promised and the line or verify refused
@@ -86,6 +87,8 @@ def refuse(
     if not problems:
         free = getattr(job.workload, "request_rate", None) is None
         seen = outlook(job, rows_of=few_rows if free else expand)
+        if (seen.own.candidates.broken() == 0).any():
+            return Refusal(asked, reading, (NOT_REFUSED,), (), (), ())
     progress("pricing changes")
     ranked = proposals(job, seen, judged)
     progress(f"proving the cheapest of {len(ranked)} changes")

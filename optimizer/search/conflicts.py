@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
+from optimizer.operators import Floats
 from optimizer.search.wording import amount
 
 
@@ -80,10 +81,15 @@ def conflicts(
             name = names[bit]
             rows = np.flatnonzero(masks & (chosen & ~(1 << bit)) == 0)
             need, there = candidates.needs[name], candidates.limits[name]
-            row = int(rows[np.argmin(need[rows] / there[rows])])
+            row = int(rows[np.argmin(overshoot(need[rows], there[rows]))])
             shortfalls.append(Shortfall(name, float(need[row]), float(there[row]), say(name, row)))
         found.append(Conflict(tuple(shortfalls)))
     return tuple(found)
+
+
+def overshoot(need: Floats, there: Floats) -> Floats:
+    """Need over what is there; infinite where nothing is [n]."""
+    return np.divide(need, there, out=np.full(len(need), np.inf), where=there > 0)
 
 
 def layout_name(candidates: Candidates, row: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from optimizer.cost.candidates import Candidates
 from optimizer.layout import Ints
 from optimizer.operators import Floats
+from optimizer.search.conflicts import overshoot
 
 
 class Cost(NamedTuple):
@@ -73,7 +74,8 @@ def _costs(candidates: Candidates, masks: Ints) -> Floats:
     total = np.zeros(len(candidates))
     for bit, name in enumerate(candidates.limits):
         broken = (masks >> bit & 1).astype(bool)
-        octaves = np.log2(np.maximum(1.0, candidates.needs[name] / candidates.limits[name]))
+        over = overshoot(candidates.needs[name], candidates.limits[name])
+        octaves = np.log2(np.maximum(1.0, over))
         cost = COSTS.get(name)
         granted = np.inf if cost is None else cost.base + cost.per_octave * octaves
         total = total + np.where(broken, granted, 0.0)

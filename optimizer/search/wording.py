@@ -13,8 +13,10 @@ UNITS = {  # every other limit is in seconds
 
 
 def amount(limit: str, value: float) -> str:
-    """What a limit bounds, for a reader: "71.3 GiB", "64 GPUs", "34 ms"."""
+    """What a limit bounds, for a reader: "71.3 GiB", "34 ms", "2,048 tokens"; of GPUs, "64"."""
     unit = UNITS.get(limit, "s")
     if unit == "B":
         return gib(value)
-    return milliseconds(value) if unit == "s" else f"{value:,.0f} {unit}"
+    if unit == "s":
+        return milliseconds(value)
+    return f"{value:,.0f}" if unit == limit else f"{value:,.0f} {unit}"
