@@ -26,6 +26,7 @@ from optimizer.plan import (
     Source,
 )
 from optimizer.search.choosing import Chosen, Ranked
+from optimizer.search.degrees import shapes_of
 from optimizer.search.placing import place
 from optimizer.search.wording import UNITS
 from optimizer.spec.cluster import Cluster
@@ -43,9 +44,9 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
     """
     candidate, layout = ranked.candidate, ranked.layout
     rows = _rows_of(candidate)
-    placement = place(
-        job.cluster, job.model, layout, int(candidate.layouts.span[0]), ranked.choice.packings
-    )
+    shape = shapes_of(candidate)[0]  # the solver leaves cuts of other shapes at any count
+    packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
+    placement = place(job.cluster, job.model, layout, shape.span, packings)
     memory = stage_memory(job, rows, candidate.layouts)
     model: ModelSpec = space["model"]
     deployment = Deployment(
