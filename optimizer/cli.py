@@ -49,6 +49,13 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--top", type=click.IntRange(1, 100), default=5, show_default=True)
 @click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.999),
+    metavar="P",
+    help="Limits hold at this one-sided confidence and under the workload's stated skews.",
+)
+@click.option("--explain", type=int, metavar="RANK", help="Why this plan lost, term by term.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/NAME].")
 @click.option("--json", "as_json", is_flag=True, help="Print the best plan as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
@@ -97,6 +104,7 @@ def _plan(**options: Any) -> None:
         objective=options["objective"],
         top=options["top"],
         strategy=options["strategy"],
+        confidence=options["confidence"],
         progress=_progress(options["quiet"]),
     )
     findings = verify(plans)
@@ -108,6 +116,8 @@ def _plan(**options: Any) -> None:
         click.echo(summary_text(plans))
         if job.strategy and not options["strategy"]:
             click.echo("\n" + _against_claim(job, plans))
+        if options["explain"] is not None:
+            click.echo("\n" + plans.explain(options["explain"]))
         click.echo(f"\nwritten to {folder}/")
     if not all(finding.ok for finding in findings):
         bad = [finding for finding in findings if not finding.ok]

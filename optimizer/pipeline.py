@@ -15,6 +15,7 @@ import numpy as np
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.pricing import Job, price_rows
+from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
 from optimizer.layout import (
@@ -27,12 +28,13 @@ from optimizer.layout import (
     read_strategy,
 )
 from optimizer.layout.enumeration import spans_of
-from optimizer.plan import Plan, Plans, sealed
+from optimizer.plan import Plan, Plans, runners_up, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
-from optimizer.search.comparing import runners_up
 from optimizer.search.noting import notes_on
 from optimizer.search.objectives import Objective
+from optimizer.search.pareto import pareto_front
+from optimizer.search.robustness import with_robustness
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.precisions import precision_choices
@@ -57,9 +59,11 @@ def optimize(
     objective: Objective = "throughput",
     top: int = 5,
     strategy: str | None = None,
+    confidence: float | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Plans:
-    """The best `top` plans; with `strategy` the best ways to run that one layout.
+    """The best `top` plans; with `strategy` the best ways to run that one layout; with `confidence`
+    plans whose limits hold at the pessimistic end of every prediction.
 
     `progress` hears of each step as it begins. Raises InfeasibleError with every broken limit where
     nothing is left.
@@ -68,13 +72,20 @@ def optimize(
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
     priced = price(cluster, model, workload, spaces, strategy)
+    nominal = priced
+    if confidence is not None:
+        priced = price(cluster, model, workload, spaces, strategy, confidence=confidence)
     progress(f"choosing among {len(priced.candidates):,} candidates")
     chosen = choose(cluster, priced.candidates, objective, top)
     progress("placing")
     notes = [*notes_on(cluster, priced.candidates, chosen)]
     if strategy is not None:
         notes = [reading_note(strategy, readings(cluster, model, strategy))]
-    return place_all(model, priced, chosen, notes)
+    plans = place_all(model, priced, chosen, notes)
+    if confidence is not None:
+        best = choose(cluster, nominal.candidates, objective, 1).ranked[0]
+        plans = with_robustness(plans, priced.jobs[0], best, priced.candidates, confidence)
+    return replace(plans, front=pareto_front(cluster, priced.candidates))
 
 
 def reading_note(strategy: str, found: Sequence[Reading]) -> str:
@@ -126,6 +137,7 @@ def price(
     spaces: Sequence[Space],
     strategy: str | None = None,
     rows_of: Callable[..., Rows] = expand,
+    confidence: float | None = None,
 ) -> Priced:
     """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
     replicas = readings(cluster, model, strategy)[0].layout.replicas if strategy else None
@@ -139,7 +151,10 @@ def price(
         rows = rows_of(space.layouts, workload, live, replicas)
         for precision in precision_choices(model, workload):
             job = Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
-            parts.append(_tagged(price_rows(job, rows, space.layouts), len(jobs)))
+            found = price_rows(job, rows, space.layouts)
+            if confidence is not None:
+                found = tightened(job, rows, space.layouts, found, confidence)
+            parts.append(_tagged(found, len(jobs)))
             jobs.append(job)
     total = sum(len(space.layouts) for space in spaces)
     return Priced(tuple(jobs), Candidates.concatenate(parts), total, divisibility)

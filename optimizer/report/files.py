@@ -14,6 +14,7 @@ from pathlib import Path
 from optimizer.errors import Problem, SpecError
 from optimizer.plan import Plans, summary, write_plan
 from optimizer.report.guide import guide
+from optimizer.report.pareto import pareto_csv, pareto_svg
 from optimizer.verify import Finding, bundle, results
 
 PLAN_FILE = "optimal_parallel_strategy.json"
@@ -29,7 +30,7 @@ def run_name(plans: Plans) -> str:
 
 def run_files(plans: Plans, findings: Sequence[Finding]) -> dict[str, str]:
     """Every file of a run by name."""
-    return {
+    files = {
         PLAN_FILE: write_plan(plans.best),
         "ranked_strategies.csv": ranked_csv(plans),
         "implementation_guide.md": guide(plans),
@@ -39,6 +40,11 @@ def run_files(plans: Plans, findings: Sequence[Finding]) -> dict[str, str]:
         )
         + "\n",
     }
+    if plans.front is not None and len(plans.front):
+        title = f"{plans.best.model.name} on {plans.best.cluster.name}"
+        files["pareto.csv"] = pareto_csv(plans.front)
+        files["pareto.svg"] = pareto_svg(plans.front, title)
+    return files
 
 
 def ranked_csv(plans: Plans) -> str:

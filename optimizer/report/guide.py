@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from optimizer.plan import Deployment, Plan, Plans
 from optimizer.report.table import assumption_lines, memory_lines, plan_table, proof_line
 from optimizer.units import gib, milliseconds
@@ -35,7 +37,7 @@ def _figures(plan: Plan) -> str:
     return "\n".join(rows)
 
 
-def _shower(name: str):  # type: ignore[no-untyped-def]
+def _shower(name: str) -> Callable[[float], str]:
     if name.endswith("_bytes"):
         return gib
     if "per_s" in name:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optimizer.plan import Plan, Plans
+from optimizer.plan import Plan, Plans, Robustness
 from optimizer.units import gib, milliseconds
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines, every column as wide as its widest cell; the first row is the head."""
+    """Rows of cells as lines, every column as wide as its widest cell; the first is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -67,9 +67,23 @@ def proof_line(plan: Plan) -> str:
     value, bound = proof.value / proof.scale, proof.bound / proof.scale
     return (
         f"{proof.status}: {proof.objective} {value:,.6g}, bound {bound:,.6g}, gap {proof.gap:.2%}; "
-        f"{proof.candidates:,} candidates of {proof.layouts:,} layouts: {proof.infeasible:,} broke a "
-        f"limit{f' ({broken})' if broken else ''}, {proof.dominated:,} dominated, "
+        f"{proof.candidates:,} candidates of {proof.layouts:,} layouts: {proof.infeasible:,} broke "
+        f"a limit{f' ({broken})' if broken else ''}, {proof.dominated:,} dominated, "
         f"{proof.given:,} given to the solver"
+    )
+
+
+def robustness_line(plan: Plan, robustness: Robustness) -> str:
+    """What robustness costs, and which limits ask for it."""
+    shares = ", ".join(
+        f"{name} {1 / (robustness.interval[name] * robustness.stress[name]):.0%}"
+        for name in robustness.interval
+    )
+    forced = ", ".join(robustness.binding) or "no limit: the nominal best keeps all of them"
+    return (
+        f"robust at {robustness.confidence:.0%}: {robustness.cost:.1%} of {plan.proof.objective} "
+        f"against the nominal best {robustness.nominal_name}, forced by {forced}; "
+        f"figures may fill so much of their limits: {shares}"
     )
 
 
@@ -88,6 +102,8 @@ def summary_text(plans: Plans) -> str:
     parts = [plan_table(plans), memory_lines(best), proof_line(best)]
     if lost:
         parts.append("\n".join(["why the others lost:", *lost]))
+    if best.robustness is not None:
+        parts.append(robustness_line(best, best.robustness))
     if best.notes:
         parts.append("\n".join(["notes:", *(f"  {note}" for note in best.notes)]))
     parts.append(assumption_lines(best))

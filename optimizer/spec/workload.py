@@ -44,6 +44,13 @@ class Limit(Frozen):
         return {"value": value}
 
 
+class Robust(Frozen):
+    """Stated skews that limits must survive under --confidence, as factors."""
+
+    expert_imbalance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
+    context: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.0
+
+
 class _Workload(Frozen):
     engine: Engine = "any"
     precisions: tuple[PrecisionChoice, ...] = ()  # allowed beside the model's own
@@ -51,6 +58,7 @@ class _Workload(Frozen):
     runtime_reserve_bytes: Bytes | None = Field(default=None, alias="runtime_reserve")
     expert_imbalance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     max_context_parallel: Count = 1
+    robust: Robust | None = None
     assumptions: tuple[Assumption, ...] = ()
 
 

@@ -11,7 +11,7 @@ from optimizer.verify.counts import divisibility, gpu_counts, spans
 from optimizer.verify.document import Json
 from optimizer.verify.finding import Check, Finding
 from optimizer.verify.identity import identity
-from optimizer.verify.limits import limits
+from optimizer.verify.limits import limits, robustness
 from optimizer.verify.load import balance, batch, precision
 from optimizer.verify.memory import activations, memory_sums
 from optimizer.verify.placement import coordinates, coverage, groups, stages
@@ -51,6 +51,7 @@ CHECKS: tuple[Check, ...] = (
     identities,
     steps,
     limits,
+    robustness,
     proof,
     candidates,
     space,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import NormalDist
 
 from optimizer.verify.document import Json, count, is_serving, number, quantity
 from optimizer.verify.finding import ROUNDING, Outcome, equal
@@ -10,6 +11,39 @@ from optimizer.verify.gpus import domains_of, pool_of
 
 TIMES = ("ttft", "tpot", "latency")
 UNITS = {"memory": "B", "GPUs": "GPUs", "context": "tokens"}  # all others are in seconds
+
+
+PREDICTED = {"memory": "memory_bytes", "ttft": "ttft_s", "tpot": "tpot_s", "latency": "latency_s"}
+
+
+def share(plan: Json, name: str) -> float:
+    """What a predicted figure may fill of its stated limit: less than all of it in a robust plan."""
+    robust = plan["robustness"]
+    if robust is None:
+        return 1.0
+    return 1.0 / (number(robust["interval"][name]) * number(robust["stress"][name]))
+
+
+def robustness(plan: Json) -> Iterator[Outcome]:
+    """Intervals follow from the predictions and the confidence, the cost from the objectives."""
+    robust = plan["robustness"]
+    if robust is None:
+        return
+    normal = NormalDist()
+    turns = max(0.0, normal.inv_cdf(number(robust["confidence"])) / normal.inv_cdf(0.9))
+    names = [each["name"] for each in plan["limits"] if each["name"] in PREDICTED]
+    yield equal("robust limits", sorted(robust["interval"]), sorted(names))
+    yield equal("stressed limits", sorted(robust["stress"]), sorted(names))
+    for name in names:
+        found = plan["predictions"][PREDICTED[name]]
+        wide = (number(found["high"]) / number(found["value"])) ** turns
+        yield equal(f"{name} interval", robust["interval"][name], wide, ROUNDING)
+        stress = number(robust["stress"][name])
+        yield stress >= 1 - ROUNDING, f"{name} stress {stress:.7g} is at least 1"
+    own = number(plan["proof"]["value"]) / number(plan["proof"]["scale"])
+    nominal = number(robust["nominal_objective"])
+    yield equal("cost", robust["cost"], abs(own - nominal) / abs(nominal), ROUNDING)
+    yield set(robust["binding"]) <= {each["name"] for each in plan["limits"]}, "binding limits"
 
 
 def limits(plan: Json) -> Iterator[Outcome]:
@@ -28,7 +62,7 @@ def limits(plan: Json) -> Iterator[Outcome]:
             yield equal(f"{name} needed, s", need, predicted[f"{name}_s"]["value"])
             bound, statistic = quantity(workload[name]["value"], "s"), workload[name]["statistic"]
             if statistic == "mean":
-                yield equal(f"{name} limit, s", limit, bound)
+                yield equal(f"{name} limit, s", limit, bound * share(plan, name), ROUNDING)
         elif name == "context":
             length = workload["seq_len"] if not is_serving(plan) else 0
             length = length or workload["input_len"] + workload["output_len"]
@@ -38,7 +72,8 @@ def limits(plan: Json) -> Iterator[Outcome]:
     fullest = max(plan["deployments"], key=lambda one: number(one["memory"]["fullest_bytes"]))
     memory = fullest["memory"]
     yield equal("memory needed, bytes", held["memory"]["need"], memory["fullest_bytes"], ROUNDING)
-    yield equal("memory there, bytes", held["memory"]["limit"], memory["limit_bytes"])
+    there = number(memory["limit_bytes"]) * share(plan, "memory")
+    yield equal("memory there, bytes", held["memory"]["limit"], there, ROUNDING)
     used = sum(count(each["gpus"], 1) for each in plan["deployments"])
     yield equal("GPUs needed", held["GPUs"]["need"], used)
     pools = {each["pool"]: pool_of(plan, each) for each in plan["deployments"]}

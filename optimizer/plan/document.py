@@ -6,23 +6,15 @@ Its JSON Schema ships as configs/schema/plan.json.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from optimizer.errors import PlanError
 from optimizer.layout import ParallelLayout
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption, Frozen
 from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.workload import Workload
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCHEMA_VERSION = "1.0"
 
@@ -141,8 +133,8 @@ class GridPoint(Frozen):
 class PhaseTable(Frozen):
     """One phase's operators over its grid; point 0 is the plan's own operating point.
 
-    Totals sum count x entry over the rows at each point; by_group and by_axis are seconds at point 0.
-    step_s is the engine step at point 0: total_s along the pipeline, slowest_stage_s on one stage.
+    Totals sum count x entry over the rows at each point; by_group is seconds at point 0, and
+    slowest_stage_s the seconds of its slowest stage.
     """
 
     grid: tuple[GridPoint, ...]
@@ -228,6 +220,23 @@ class RunnerUp(Frozen):
     why: str
 
 
+class Robustness(Frozen):
+    """What it costs to keep every limit at the pessimistic end.
+
+    A predicted figure may fill 1 / (interval x stress) of its limit, where interval is the high end
+    over the value at this one-sided confidence, and stress what the stated skews do to this plan.
+    nominal: the best plan without either; cost: the share of its objective that is lost.
+    """
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    interval: dict[str, Number]
+    stress: dict[str, Number]
+    nominal_name: str
+    nominal_objective: Number
+    cost: Number
+    binding: tuple[str, ...]  # limits that the nominal best breaks at the pessimistic end
+
+
 class Source(Frozen):
     """One input number: its key, the value taken, and who stated it."""
 
@@ -259,6 +268,7 @@ class Plan(Frozen):
     deployments: tuple[Deployment, ...] = Field(min_length=1)
     predictions: dict[str, Prediction]
     limits: tuple[LimitSlack, ...]
+    robustness: Robustness | None = None
     proof: Proof
     others: tuple[RunnerUp, ...]
     notes: tuple[str, ...] = ()  # on the run: how a strategy was read, why GPUs stay idle
@@ -272,99 +282,3 @@ class Plan(Frozen):
     def deployment(self) -> Deployment:
         """The first deployment: the only one in the simple case."""
         return self.deployments[0]
-
-
-@dataclass(frozen=True)
-class Plans:
-    """The ranked plans of one run, the best first."""
-
-    plans: tuple[Plan, ...]
-
-    @property
-    def best(self) -> Plan:
-        return self.plans[0]
-
-    def frame(self) -> pd.DataFrame:
-        """A table with one row a plan, units in the column names."""
-        import pandas as pd
-
-        return pd.DataFrame([summary(plan) for plan in self.plans])
-
-
-def summary(plan: Plan) -> dict[str, str | float]:
-    """One plan as one row of a table."""
-    first = plan.deployment
-    row: dict[str, str | float] = {
-        "rank": plan.rank,
-        "name": plan.name,
-        "gpus": sum(deployment.gpus for deployment in plan.deployments),
-        "sequences_per_rank": first.batch.sequences_per_rank,
-        "prefill_chunk": first.batch.prefill_chunk,
-        "micro_batches": first.batch.micro_batches,
-        "concurrency": first.batch.concurrency,
-    }
-    row |= {name: prediction.value for name, prediction in plan.predictions.items()}
-    row["objective_value"] = plan.proof.value / plan.proof.scale
-    row["gap"] = plan.proof.gap
-    return row
-
-
-def content_hash(document: dict[str, object]) -> str:
-    """SHA-256 of a plan's JSON without its own hash, keys sorted, no spaces."""
-    body = {key: value for key, value in document.items() if key != "hash"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def sealed(plan: Plan) -> Plan:
-    """The same plan with its hash."""
-    return plan.model_copy(
-        update={"hash": content_hash(plan.model_dump(mode="json", by_alias=True))}
-    )
-
-
-def write_plan(plan: Plan) -> str:
-    """The plan as JSON text."""
-    return (
-        json.dumps(plan.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n"
-    )
-
-
-def read_plan(text: str, source: str = "plan") -> Plan:
-    """The plan that write_plan wrote; raises PlanError for another version or a broken hash."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{source}: not JSON: {error}") from None
-    if not isinstance(document, dict) or "schema_version" not in document:
-        raise PlanError(f"{source}: no plan: a plan is a JSON object with a schema_version")
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise PlanError(
-            f"{source}: schema version {document['schema_version']!r}; this program reads "
-            f"{SCHEMA_VERSION}: plan again from the same inputs"
-        )
-    if document.get("hash") != content_hash(document):
-        raise PlanError(
-            f"{source}: the hash does not match: the plan was changed after it was made"
-        )
-    try:
-        return Plan.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{source}: {where}: {first['msg']}") from None
-
-
-def plan_schema() -> str:
-    """The JSON Schema of a plan, as shipped in configs/schema/plan.json."""
-    schema = Plan.model_json_schema(by_alias=True, mode="serialization")
-    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def load_plan(path: str | Path) -> Plan:
-    """The plan in a file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from None
-    return read_plan(text, str(path))
