@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 
 from optimizer.errors import SpecError
-from optimizer.repairing import Remedy, price_remedies, render_remedies
-from optimizer.spec.reading import Job, read_job
+from optimizer.repairing import Job, Remedy, price_remedies, render_remedies
+from optimizer.spec.reading import read_job
 
 CASE_E = "configs/cases/e"
 
@@ -24,7 +24,7 @@ REPORTED = (
 
 
 def corrected() -> Job:
-    return read_job(CASE_E, CASE_E)._replace(strategy="EP16_TP1_PP1_DP1")
+    return Job(*read_job(CASE_E, CASE_E))._replace(strategy="EP16_TP1_PP1_DP1")
 
 
 @cache
@@ -76,7 +76,7 @@ def test_stages_hold_half_the_attention_each_and_as_many_expert_bytes() -> None:
 
 
 def test_fp8_weights_are_better_where_they_make_the_model_fit() -> None:
-    job = read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=1)
+    job = Job(*read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=1))
     (remedy,) = price_remedies(job, ["weights=fp8"])
     assert any(each.startswith("memory: ") for each in remedy.before.broken)
     assert remedy.after.broken == ()
@@ -84,7 +84,7 @@ def test_fp8_weights_are_better_where_they_make_the_model_fit() -> None:
 
 
 def test_the_load_of_the_best_plan_is_held_still() -> None:
-    job = read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=8)
+    job = Job(*read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=8))
     (remedy,) = price_remedies(job, ["kv_cache=fp8"])
     before, after = (state.components["KV cache"] for state in (remedy.before, remedy.after))
     assert after == before / 2

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
 import pytest
 
-from optimizer import pipeline
-from optimizer.cost.rows import expand
+from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
+from optimizer.layout import enumerate_layouts
 from optimizer.plan import read_plan
-from optimizer.repairing import Refusal, Repair, refusal_files, refusal_json, refuse, render
+from optimizer.repairing import Job, Refusal, Repair, refusal_files, refusal_json, refuse, render
 from optimizer.repairing.changes import (
     readable_above,
     with_count,
@@ -25,7 +26,7 @@ from optimizer.repairing.ladders import gpu
 from optimizer.repairing.outlook import few_rows, price_few, works
 from optimizer.repairing.refusing import NOT_REFUSED
 from optimizer.search.conflicts import minimal
-from optimizer.spec.reading import Job, read_cluster, read_job
+from optimizer.spec.reading import read_cluster, read_job
 from optimizer.verify import verify_plan
 
 CASE_E = "configs/cases/e"
@@ -45,7 +46,7 @@ HOPELESS: dict[str, tuple[str, str, int, dict[str, object]]] = {
 @cache
 def hopeless(name: str) -> Job:
     hardware, model, gpus, flags = HOPELESS[name]
-    return read_job(hardware, model, "chat", flags, gpus)
+    return Job(*read_job(hardware, model, "chat", flags, gpus))
 
 
 @cache
@@ -55,12 +56,12 @@ def refusal_of(name: str) -> Refusal:
 
 @cache
 def case_e(strategy: str) -> Refusal:
-    return refuse(read_job(CASE_E, CASE_E)._replace(strategy=strategy))
+    return refuse(Job(*read_job(CASE_E, CASE_E))._replace(strategy=strategy))
 
 
 def has_plan(job: Job) -> bool:
     try:
-        pipeline.optimize(job.cluster, job.model, job.workload, top=1, strategy=job.strategy)
+        job.plan()
     except InfeasibleError:
         return False
     return True
@@ -175,7 +176,7 @@ def test_the_gpus_offered_are_the_fewest_whole_nodes_that_work() -> None:
 
 
 def test_the_larger_gpu_offered_is_the_first_that_works() -> None:
-    job = read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=1)
+    job = Job(*read_job("h100-sxm", "llama-3.1-70b", "chat", gpus=1))
     (ladder,) = gpu(job)
     number = ladder.mildest(works)
     assert number is not None
@@ -204,10 +205,39 @@ def test_few_rows_decide_like_all_rows(name: str) -> None:
     assert minimal(np.unique(few).tolist()) == minimal(np.unique(every).tolist())
 
 
+def test_of_a_free_load_few_rows_are_those_of_one_sequence() -> None:
+    job = hopeless("memory")
+    layouts = enumerate_layouts(job.cluster, 0, job.model, job.workload).layouts
+    for replicas in (None, 3):
+        every = expand(layouts, job.workload, 8, replicas)
+        every = every.take(every.sequences == 1)
+        few = few_rows(layouts, job.workload, 8, replicas)
+        assert _as_set(few) == _as_set(every)
+        assert len(few) == len(every) == len(_as_set(few))
+
+
+def _as_set(rows: Rows) -> set[tuple[int, ...]]:
+    columns = [getattr(rows, column.name).tolist() for column in fields(rows)]
+    return set(zip(*columns, strict=True))
+
+
 def test_a_job_with_a_plan_is_not_refused() -> None:
-    refusal = refuse(read_job(CASE_E, CASE_E)._replace(strategy=None))
+    refusal = refuse(Job(*read_job(CASE_E, CASE_E))._replace(strategy=None))
     assert refusal.problems == (NOT_REFUSED,)
     assert refusal.repairs == ()
+
+
+def test_at_a_confidence_repairs_hold_at_that_confidence() -> None:
+    job = hopeless("percentile")._replace(confidence=0.9)
+    certain, nominal = refuse(job), refusal_of("percentile")
+    assert "at confidence 0.9" in render(certain)
+    limits = [
+        getattr(of_kind(refusal, "tpot").changes[0].job.workload, "tpot").value_s  # noqa: B009
+        for refusal in (nominal, certain)
+    ]
+    assert limits[0] < limits[1]
+    assert has_plan(of_kind(certain, "tpot").changes[0].job)
+    assert not has_plan(of_kind(nominal, "tpot").changes[0].job._replace(confidence=0.9))
 
 
 def test_same_job_same_refusal() -> None:
@@ -257,6 +287,6 @@ def test_a_new_gpu_brings_its_links_and_leaves_the_nodes() -> None:
 
 
 def test_weights_that_are_narrow_already_stay() -> None:
-    job = read_job("h100-sxm", "gpt-oss-120b", "chat")  # experts in mxfp4, attention in bf16
+    job = Job(*read_job("h100-sxm", "gpt-oss-120b", "chat"))  # experts in mxfp4, attention in bf16
     precision = with_weights(job, "fp8").job.model.precision
     assert (precision.experts, precision.attention) == ("mxfp4", "fp8")

@@ -9,11 +9,11 @@ from math import log2
 from typing import TypeVar, get_args
 
 from optimizer.layout import ParallelLayout
+from optimizer.repairing.job import Job
 from optimizer.search.relaxing import COSTS, cost_of
 from optimizer.spec.cluster import Cluster, Gpu, Pool
 from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.model import ModelSpec, Precision
-from optimizer.spec.reading import Job
 from optimizer.spec.workload import Limit
 from optimizer.units import gib, milliseconds
 

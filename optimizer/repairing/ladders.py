@@ -14,10 +14,11 @@ from optimizer.repairing.changes import (
     with_rate,
     with_weights,
 )
+from optimizer.repairing.job import Job
 from optimizer.spec.cluster import Cluster, ComputeType, Gpu
 from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.presets import preset_paths
-from optimizer.spec.reading import Job, read_cluster
+from optimizer.spec.reading import read_cluster
 from optimizer.spec.workload import ForwardWorkload
 
 RATE_STEPS = 256

@@ -16,9 +16,9 @@ from optimizer.layout import Layouts, Space
 from optimizer.pipeline import Priced, price, readings, space_of
 from optimizer.plan import Memory
 from optimizer.repairing.changes import with_gpus
+from optimizer.repairing.job import Job
 from optimizer.search.conflicts import layout_name
 from optimizer.search.room import with_room
-from optimizer.spec.reading import Job
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 GROWTH = (2, 4, 8, 16, 32)  # times the GPUs that are looked at
@@ -36,17 +36,28 @@ def few_rows(
     Where the load is free that is one sequence a rank: every need grows with the sequences. For a
     request rate, where fewer sequences take more GPUs, it is each power of two.
     """
-    rows = expand(layouts, workload, num_gpus, replicas)
     if isinstance(workload, ForwardWorkload) or workload.concurrency is not None:
-        return rows
-    if workload.request_rate is None:
-        return rows.take(rows.sequences == 1)
-    return rows.take(rows.sequences & (rows.sequences - 1) == 0)
+        return expand(layouts, workload, num_gpus, replicas)
+    if workload.request_rate is not None:
+        rows = expand(layouts, workload, num_gpus, replicas)
+        return rows.take(rows.sequences & (rows.sequences - 1) == 0)
+    one = workload.model_copy(update={"concurrency": 1})
+    rows = expand(layouts, one, num_gpus, replicas)
+    room = num_gpus // layouts.gpus_per_replica[rows.layout]
+    return replace(rows, replicas_max=room if replicas is None else rows.replicas_max)
 
 
 def price_few(job: Job, rows_of: Callable[..., Rows] = few_rows) -> Priced:
     """A job's candidates, with room on the nodes among the limits."""
-    priced = price(job.cluster, job.model, job.workload, _spaces(job), job.strategy, rows_of)
+    priced = price(
+        job.cluster,
+        job.model,
+        job.workload,
+        _spaces(job),
+        job.strategy,
+        rows_of,
+        confidence=job.confidence,
+    )
     return priced._replace(candidates=with_room(job.cluster, priced.candidates))
 
 

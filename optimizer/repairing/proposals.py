@@ -16,10 +16,10 @@ from optimizer.repairing.changes import (
     with_limit,
     without_strategy,
 )
+from optimizer.repairing.job import Job
 from optimizer.repairing.ladders import LADDERS
 from optimizer.repairing.outlook import GROWTH, Outlook, outlook, price_few, works
 from optimizer.search.relaxing import Relaxation, relaxations
-from optimizer.spec.reading import Job
 
 Proposal = tuple[Change, ...]  # each change's job holds all changes up to it
 
@@ -74,17 +74,17 @@ def _distinct(found: list[Proposal]) -> list[Proposal]:
 
 
 def _beside(first: Change, growth: tuple[int, ...]) -> Iterator[Proposal]:
-    """The second changes that make a first one work: limits to move, or another ladder's step."""
+    """The second changes that make a first one work: limits to move, or a rising ladder's step."""
     priced = outlook(first.job, growth).wide
     for move in relaxations(priced.candidates):
         second = _moved(first.job, priced, move)
         if second:
             yield (first, *second)
-    for ladders in LADDERS:
-        for ladder in ladders(first.job):
-            number = ladder.mildest(works)
-            if number is not None and ladder.step(number).what != first.what:
-                yield (first, ladder.step(number))
+    ladders = [ladder for each in LADDERS for ladder in each(first.job) if ladder.rising]
+    for ladder in ladders:
+        number = ladder.mildest(works)
+        if number is not None and ladder.step(number).what != first.what:
+            yield (first, ladder.step(number))
 
 
 def _moved(job: Job, priced: Priced, move: Relaxation) -> Proposal:

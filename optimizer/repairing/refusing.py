@@ -14,12 +14,11 @@ from optimizer.layout import divisibility_problems
 from optimizer.pipeline import reading_note, readings
 from optimizer.plan import Plan
 from optimizer.repairing.changes import Change
+from optimizer.repairing.job import Job
 from optimizer.repairing.outlook import few_rows, outlook, where
 from optimizer.repairing.proposals import Proposal, cost_of_all, proposals
 from optimizer.search.choosing import nearest_row
 from optimizer.search.conflicts import Conflict, conflicts
-from optimizer.search.objectives import Objective
-from optimizer.spec.reading import Job
 
 MOST_REPAIRS = 6
 MOST_TRIED = 10  # proposals that go down the whole line, those that fail there counted
@@ -67,15 +66,8 @@ class Refusal:
     unproven: tuple[str, ...]  # changes that pricing promised and the line or verify refused
 
 
-def refuse(
-    job: Job,
-    objective: Objective = "throughput",
-    progress: Callable[[str], None] = lambda step: None,
-) -> Refusal:
-    """Why a job has no plan, and the cheapest changes that give it one.
-
-    A strategy in the job is judged as it is; without one, every layout is open.
-    """
+def refuse(job: Job, progress: Callable[[str], None] = lambda step: None) -> Refusal:
+    """Why a job has no plan, and the cheapest changes that give it one."""
     asked, judged, reading, problems = job, None, None, list[str]()
     if job.strategy is not None:
         found = readings(job.cluster, job.model, job.strategy)
@@ -92,7 +84,7 @@ def refuse(
     progress("pricing changes")
     ranked = proposals(job, seen, judged)
     progress(f"proving the cheapest of {len(ranked)} changes")
-    proven = list(_prove(ranked, seen.own.candidates if seen else None, objective))
+    proven = list(_prove(ranked, seen.own.candidates if seen else None))
     return Refusal(
         job=asked,
         reading=reading,
@@ -103,23 +95,14 @@ def refuse(
     )
 
 
-def _prove(
-    ranked: Sequence[Proposal], before: Candidates | None, objective: Objective
-) -> Iterator[Repair | str]:
+def _prove(ranked: Sequence[Proposal], before: Candidates | None) -> Iterator[Repair | str]:
     """Each proposal down the whole line and through verify: a repair, or why it is none."""
     repairs, candidates = 0, 0
     for proposal in ranked[:MOST_TRIED]:
         job = proposal[-1].job
         text = " and ".join(change.text for change in proposal)
         try:
-            plans = pipeline.optimize(
-                job.cluster,
-                job.model,
-                job.workload,
-                objective=objective,
-                top=1,
-                strategy=job.strategy,
-            )
+            plans = job.plan()
         except InfeasibleError as error:
             yield f"{text}: {'; '.join(error.reasons)}"
             continue

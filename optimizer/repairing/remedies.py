@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from optimizer import pipeline
 from optimizer.errors import InfeasibleError, Problem, SpecError
 from optimizer.layout import divisibility_problems
 from optimizer.pipeline import readings
@@ -17,10 +16,11 @@ from optimizer.repairing.changes import (
     with_kv_cache,
     with_weights,
 )
+from optimizer.repairing.job import Job
 from optimizer.repairing.outlook import memory_of_row, price_few
 from optimizer.search.choosing import broken_limits, nearest_row
 from optimizer.spec.formats import Format
-from optimizer.spec.reading import Job, read_cluster
+from optimizer.spec.reading import read_cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 Verdict = Literal["better", "worse", "no change"]
@@ -88,9 +88,7 @@ def _held_still(job: Job) -> Job:
     layout = candidates.layout(row, int(candidates.replicas_min[row]))
     requests = layout.dp * layout.replicas
     try:
-        plan = pipeline.optimize(
-            job.cluster, job.model, job.workload, top=1, strategy=job.strategy
-        ).best
+        plan = job.plan().best
         layout, requests = plan.deployment.layout, int(plan.deployment.batch.concurrency)
     except InfeasibleError:
         if job.strategy is not None:

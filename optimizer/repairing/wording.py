@@ -21,6 +21,7 @@ def render(refusal: Refusal) -> str:
     """All that is printed where there is no plan."""
     job = refusal.job
     subject = f" with {job.strategy}" if job.strategy else ""
+    subject += f" at confidence {job.confidence:g}" if job.confidence is not None else ""
     parts = [f"no plan of {job.model.name} on {job.cluster.name}{subject}"]
     if refusal.reading:
         parts[0] += f"\n{refusal.reading}"
@@ -113,6 +114,8 @@ def refusal_json(refusal: Refusal) -> dict[str, Any]:
         "model": job.model.name,
         "workload": job.workload.model_dump(mode="json", by_alias=True),
         "strategy": job.strategy,
+        "objective": job.objective,
+        "confidence": job.confidence,
         "reading": refusal.reading,
         "problems": list(refusal.problems),
         "conflicts": [

@@ -1,0 +1,35 @@
+"""What was asked of the line, as one value that changes are made to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from optimizer.pipeline import optimize
+from optimizer.plan import Plans
+from optimizer.search.objectives import Objective
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+
+
+class Job(NamedTuple):
+    """The arguments of pipeline.optimize; the first four are those of spec.reading.Job."""
+
+    cluster: Cluster
+    model: ModelSpec
+    workload: ForwardWorkload | ServingWorkload
+    strategy: str | None = None
+    objective: Objective = "throughput"
+    confidence: float | None = None
+
+    def plan(self) -> Plans:
+        """The best plan, down the whole line."""
+        return optimize(
+            self.cluster,
+            self.model,
+            self.workload,
+            objective=self.objective,
+            top=1,
+            strategy=self.strategy,
+            confidence=self.confidence,
+        )
