@@ -160,6 +160,29 @@ def _against_claim(job: Any, plans: Any) -> str:
 
 
 @optimize.command()
+@job_options
+@click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
+@click.option("--strategy", metavar="NAME", help="The layout in question.")
+@click.option("--plan", type=click.Path(path_type=Path), help="A plan file in place of all else.")
+def why(**options: Any) -> None:
+    """Say why a layout is not the winner, and what would make it win."""
+    from optimizer.explaining import why as explain
+    from optimizer.plan import load_plan
+
+    if options["plan"] is not None:
+        plan = load_plan(options["plan"])
+        layout = plan.deployment.layout
+        answer = explain(plan.cluster, plan.model, plan.workload, layout, plan.objective)
+    else:
+        job = _job(options)
+        strategy = options["strategy"] or job.strategy
+        if strategy is None:
+            raise click.UsageError("--strategy is missing; write for example --strategy EP8_TP4")
+        answer = explain(job.cluster, job.model, job.workload, strategy, options["objective"])
+    click.echo(answer.text())
+
+
+@optimize.command()
 @click.argument("plans", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--accept", metavar="REASON", help="Rewrite changed plans, with the reason in them.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for regress.json.")

@@ -57,11 +57,16 @@ class ParallelLayout(Frozen):
             shown.append(f"x{self.replicas}")
         return "-".join(shown)
 
-    def problems(self) -> list[str]:
-        """Why the two grids do not cover the same GPUs; empty when they do."""
+    def problems(self, has_experts: bool) -> list[str]:
+        """Why the two grids do not cover the same GPUs; empty when they do, or there are no experts
+        and the second grid is empty."""
         expert = self.etp * self.ep * self.edp
-        if expert in (1, self.width):
+        if expert == (self.width if has_experts else 1):
             return []
+        if not has_experts:
+            return [
+                f"ep x etp x edp = {self.ep} x {self.etp} x {self.edp}: the model has no experts"
+            ]
         return [
             f"the expert grid etp x ep x edp = {self.etp} x {self.ep} x {self.edp} = {expert} "
             f"must cover the {self.width} GPUs of tp x cp x dp = {self.tp} x {self.cp} x {self.dp}"

@@ -115,9 +115,7 @@ def divisibility_problems(
     ]
     if layout.pp > model.num_layers:
         found.append(f"pp {layout.pp} is more than the {model.num_layers} layers")
-    if model.moe is None and layout.ep * layout.etp > 1:
-        found.append(f"ep {layout.ep} x etp {layout.etp}: the model is dense and has no experts")
-    found += [text for text in layout.problems() if model.moe is not None]
+    found += layout.problems(model.moe is not None)
     found += _engine_problems(layout, workload.engine)
     return found
 

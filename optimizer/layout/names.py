@@ -51,7 +51,7 @@ def read_strategy(text: str, num_gpus: int, has_experts: bool) -> tuple[Reading,
         )
     degrees = degrees_of(body)
     canonical = ParallelLayout(**degrees)
-    problems = canonical.problems()
+    problems = canonical.problems(has_experts)
     legacy = [] if forced == "canonical" else list(_legacy_readings(degrees, has_experts))
     own = [] if problems or forced == "legacy" else [Reading("canonical", canonical)]
     if not own and not legacy:
