@@ -154,5 +154,7 @@ def _labels(front: Front, winners: list[int], x_of: Scale, y_of: Scale) -> list[
         if any(abs(y - other) < 15 and abs(x - place) < 130 for place, other in taken):
             continue
         taken.append((x, y))
-        found.append(f'<text x="{x + 7:.1f}" y="{y + 14:.1f}" fill="#333">{escape(name)}</text>')
+        found.append(
+            f'<text x="{x - 7:.1f}" y="{y - 6:.1f}" text-anchor="end" fill="#333">{escape(name)}</text>'
+        )
     return found
