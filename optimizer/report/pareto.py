@@ -154,7 +154,8 @@ def _labels(front: Front, winners: list[int], x_of: Scale, y_of: Scale) -> list[
         if any(abs(y - other) < 15 and abs(x - place) < 130 for place, other in taken):
             continue
         taken.append((x, y))
-        found.append(
-            f'<text x="{x - 7:.1f}" y="{y - 6:.1f}" text-anchor="end" fill="#333">{escape(name)}</text>'
-        )
+        left = x < LEFT + 9 * len(name)  # no room before the point
+        at = f'x="{x + 8:.1f}" y="{y + 14:.1f}"' if left else f'x="{x - 7:.1f}" y="{y - 6:.1f}"'
+        anchor = "start" if left else "end"
+        found.append(f'<text {at} text-anchor="{anchor}" fill="#333">{escape(name)}</text>')
     return found
