@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from optimizer.version import __version__
+
 if TYPE_CHECKING:
     from optimizer.pipeline import optimize
     from optimizer.plan import Plan, Plans
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from optimizer.spec.model import ModelSpec
     from optimizer.spec.workload import ForwardWorkload, ServingWorkload, Workload
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Cluster",

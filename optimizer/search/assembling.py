@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimizer import __version__
+from optimizer.version import __version__
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.pricing import Job

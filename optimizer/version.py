@@ -1,0 +1,3 @@
+"""The version of this package, written into every plan."""
+
+__version__ = "0.1.0"
