@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from optimizer import __version__
-from optimizer.errors import EXIT_CHECK, EXIT_TIME, OptimizerError
+from optimizer.version import __version__
+from optimizer.errors import EXIT_CHECK, EXIT_TIME, InfeasibleError, OptimizerError
 
 ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
 OBJECTIVES = ("throughput", "latency", "gpus", "balanced")
@@ -97,18 +97,22 @@ def _plan(**options: Any) -> None:
     from optimizer.report.table import summary_text
 
     job = _job(options)
-    plans = run(
-        job.cluster,
-        job.model,
-        job.workload,
-        objective=options["objective"],
-        top=options["top"],
-        strategy=options["strategy"],
-        confidence=options["confidence"],
-        progress=_progress(options["quiet"]),
-    )
+    folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
+    progress = _progress(options["quiet"])
+    try:
+        plans = run(
+            job.cluster,
+            job.model,
+            job.workload,
+            objective=options["objective"],
+            top=options["top"],
+            strategy=options["strategy"],
+            confidence=options["confidence"],
+            progress=progress,
+        )
+    except InfeasibleError:
+        _refuse(job, options, folder, progress)
     findings = verify(plans)
-    folder = options["out"] or Path("results") / run_name(plans)
     write_files(folder, run_files(plans, findings))
     if options["as_json"]:
         click.echo(write_plan(plans.best), nl=False)
@@ -127,6 +131,31 @@ def _plan(**options: Any) -> None:
     if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
         click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
         sys.exit(EXIT_TIME)
+
+
+def _refuse(
+    job: Any, options: dict[str, Any], folder: Path, progress: Callable[[str], None]
+) -> NoReturn:
+    """Why there is no plan and what would help: printed, written, and exit code 3."""
+    from optimizer.repairing import Job, refusal_files, refuse, render
+    from optimizer.report.files import write_files
+
+    asked = Job(
+        job.cluster,
+        job.model,
+        job.workload,
+        options["strategy"],
+        options["objective"],
+        options["confidence"],
+    )
+    refusal = refuse(asked, progress)
+    files = refusal_files(refusal)
+    write_files(folder, files)
+    if options["as_json"]:
+        click.echo(files["infeasible.json"], nl=False)
+    elif not options["quiet"]:
+        click.echo(render(refusal) + "\n")
+    raise InfeasibleError(f"there is no plan; why, and what would help: {folder}/infeasible.json")
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
@@ -183,18 +212,36 @@ def why(**options: Any) -> None:
 
 
 @optimize.command()
+@job_options
+@click.option("--strategy", metavar="NAME", help="The layout to try them on [the best one].")
+@click.argument("remedies", nargs=-1, required=True, metavar="REMEDY...")
+def remedies(remedies: tuple[str, ...], **options: Any) -> None:
+    """Price remedies, each alone: batch=64, weights=fp16, kv_cache=fp8, gpus=32, recompute ..."""
+    from optimizer.repairing import Job, price_remedies, render_remedies
+
+    job = _job(options)
+    asked = Job(job.cluster, job.model, job.workload, options["strategy"])
+    click.echo(render_remedies(price_remedies(asked, remedies)))
+
+
+@optimize.command()
 @click.argument("plans", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--accept", metavar="REASON", help="Rewrite changed plans, with the reason in them.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for regress.json.")
-def regress(plans: tuple[Path, ...], accept: str | None, out: Path | None) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for regress.json.",
+)
+def regress(plans: tuple[Path, ...], accept: str | None, out: Path) -> None:
     """Plan golden plans again and compare; exit code 4 where one became worse."""
     from optimizer import regression
     from optimizer.report.files import write_files
 
     comparisons = regression.regress(plans)
     click.echo(regression.regression_table(comparisons))
-    if out is not None:
-        write_files(out, {"regress.json": regression.regression_json(comparisons)})
+    write_files(out, {"regress.json": regression.regression_json(comparisons)})
     if accept is not None:
         count = regression.accept(plans, comparisons, accept)
         click.echo(f"{count} rewritten")

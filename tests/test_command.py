@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.plan import read_plan
 from optimizer.spec.data import configs_root
 
 CASES = configs_root() / "cases"
@@ -67,12 +68,30 @@ def test_a_strategy_that_needs_more_gpus_is_refused_with_both_numbers(tmp_path: 
     files = (str(CASES / "e/hardware.yaml"), str(CASES / "e/model.yaml"))
     done = run(
         *("--hardware", files[0], "--model", files[1], "--strategy", "EP16_TP1_PP1_DP4"),
+        *("--out", "refused"),
         folder=tmp_path,
     )
     assert done.returncode == 3
-    assert "64" in done.stderr + done.stdout
-    assert "16" in done.stderr + done.stdout
+    assert "GPUs: at least 64 needed (EP16-DP16-x4), 16 there" in done.stdout
+    assert "1. replicas 4 -> 1: EP16-DP16 (EP16_TP1_PP1_DP1)" in done.stdout
+    assert "refused/infeasible.json" in done.stderr
     assert "Traceback" not in done.stderr
+    refusal = json.loads((tmp_path / "refused/infeasible.json").read_text())
+    for repair in refusal["repairs"]:
+        assert read_plan((tmp_path / "refused" / repair["plan"]["file"]).read_text())
+
+
+def test_the_remedies_of_case_e_are_priced(tmp_path: Path) -> None:
+    files = ("--hardware", str(CASES / "e/hardware.yaml"), "--model", str(CASES / "e/model.yaml"))
+    strategy = ("--strategy", "EP16_TP1_PP1_DP1")
+    done = run("remedies", *files, *strategy, "weights=fp16", "batch=64", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert "worse" in lines["weights=fp16"]
+    assert "better" in lines["batch=64"]
+    wrong = run("remedies", *files, *strategy, "more magic", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert "is no remedy" in wrong.stderr
 
 
 @pytest.mark.parametrize("seed", ["0", "4711"])

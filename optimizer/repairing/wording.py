@@ -55,10 +55,10 @@ def _repairs(repairs: Sequence[Repair]) -> str:
     lines = ["repairs, cheapest first; each is a plan that passed every check of verify:"]
     for number, repair in enumerate(repairs, start=1):
         lines.append(f"  {number}. {repair.text}   [cost {repair.cost:.1f}]")
-        gpus = repair.plan.deployment.gpus
-        lines.append(
-            f"     {repair.plan.name} on {gpus} GPUs: {'; '.join(map(_move, repair.limits))}"
-        )
+        plan = repair.plan
+        rate = plan.predictions["tokens_per_s"].value
+        size = f"{plan.name} on {plan.deployment.gpus:,} GPUs, {rate:,.0f} tokens/s"
+        lines.append(f"     {size}: {_moves(repair)}")
     kinds = dict.fromkeys(change.kind for repair in repairs for change in repair.changes)
     lines += ["cost of change (a launch flag, set and checked, is about 1):"]
     rows = [

@@ -20,11 +20,10 @@ from optimizer.verify import Finding, bundle, results
 PLAN_FILE = "optimal_parallel_strategy.json"
 
 
-def run_name(plans: Plans) -> str:
-    """The folder of a run: its model and its cluster."""
-    best = plans.best
-    names = [best.model.name, best.cluster.name]
-    parts = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") for name in dict.fromkeys(names)]
+def run_name(model: str, cluster: str) -> str:
+    """The folder of a run, by the names of its model and its cluster."""
+    names = dict.fromkeys((model, cluster))
+    parts = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") for name in names]
     return "-on-".join(part for part in parts if part) or "run"
 
 
