@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from optimizer.version import __version__
 from optimizer.errors import EXIT_CHECK, EXIT_TIME, InfeasibleError, OptimizerError
+from optimizer.version import __version__
 
 ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
 OBJECTIVES = ("throughput", "latency", "gpus", "balanced")

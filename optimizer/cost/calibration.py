@@ -37,7 +37,8 @@ class Constants(Frozen):
 
 
 class GenerationFactors(Frozen):
-    """Factors on what a GPU generation reaches: of its peak rates, of its 4-bit peak, kernel starts."""
+    """Factors on what a GPU generation reaches: of its peak rates, of its 4-bit peak, kernel
+    starts."""
 
     flops: Positive = 1.0
     fp4: Positive = 1.0
@@ -70,7 +71,7 @@ class Calibration(Frozen):
     source: str
     date: str
     rows: int
-    error: dict[str, tuple[float, float]] = {}
+    error: dict[str, tuple[float, float]] = Field(default_factory=dict)
     constants: Constants
     generations: dict[str, GenerationFactors]
     engines: dict[str, EngineConstants]

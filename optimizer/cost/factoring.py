@@ -13,7 +13,8 @@ MAX_TABLE = 1 << 24  # cells of the flag table below; beyond it rows are sorted 
 
 
 class Factors:
-    """Codes each column once, so that any subset of columns is factored without sorting its rows."""
+    """Codes each column once, so that any subset of columns is factored without sorting its
+    rows."""
 
     def __init__(self, columns: Columns) -> None:
         self._values: dict[str, Floats] = {}

@@ -113,8 +113,8 @@ def sequence_cache_bytes(
     """Cache bytes of one sequence of `tokens` tokens in one layer on one rank [n].
 
     Grouped-query: 2 x ceil(kv_heads / tp) x head_dim a token; MLA: the latent, replicated over tp;
-    an indexer adds one 8-bit key and its scale; linear attention keeps a state and the convolution's
-    last inputs instead. cp cuts the tokens.
+    an indexer adds one 8-bit key and its scale; linear attention keeps a state and the
+    convolution's last inputs instead. cp cuts the tokens.
     """
     attention, cache = layer.attention, KV_BYTES[model.precision.kv_cache]
     kept = np.ceil(cached_tokens(layer, tokens) / cp)
@@ -175,7 +175,8 @@ def _activation_bytes(layer: LayerType, model: ModelSpec, columns: Columns) -> F
         )
         rows = shards(ffn.intermediate_size, columns["etp"]) * gate + 2 * model.hidden_size
         routed = pairs * rows
-    return ACTIVATION_BYTES * (tokens * (4 * model.hidden_size + np.maximum(width, inner)) + routed)
+    kept: Floats = tokens * (4 * model.hidden_size + np.maximum(width, inner)) + routed
+    return ACTIVATION_BYTES * kept
 
 
 def _buffer_bytes(model: ModelSpec, columns: Columns) -> Floats:

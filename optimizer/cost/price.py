@@ -50,7 +50,8 @@ def step_seconds(
     device: Device,
     constants: Constants,
 ) -> Step:
-    """Seconds of one step of n candidates; a stage hands over at its end, so its send is its own."""
+    """Seconds of one step of n candidates; a stage hands over at its end, so its send is its
+    own."""
     parts = part_seconds(families, columns, device, constants)
     layers = {name: parts[name] for name in model.layer_types}
     hand_over = np.where(pp > 1, parts[BOUNDARY], 0.0)

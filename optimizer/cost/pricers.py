@@ -35,8 +35,8 @@ def _roofline(
     operator: Operator, device: Device, constants: Constants, flops: float, memory: float
 ) -> Floats:
     """sqrt(arithmetic^2 + memory^2) + kernels: a smooth roofline (Williams et al., 2009) at shares
-    `flops` and `memory` of the peaks; the blend costs up to 41 % where both are equal, which is what
-    kernels show near the ridge."""
+    `flops` and `memory` of the peaks; the blend costs up to 41 % where both are equal, which is
+    what kernels show near the ridge."""
     share = flops * device.factors.flops
     if operator.compute == "fp4" and "fp4" in device.gpu.flops_per_s:
         share *= device.factors.fp4
@@ -65,7 +65,8 @@ def _grouped_gemm(operator: Operator, device: Device, constants: Constants) -> F
         constants.grouped_gemm_efficiency,
         constants.expert_memory_efficiency,
     )
-    return seconds * np.minimum(skew, ranks)
+    hottest: Floats = seconds * np.minimum(skew, ranks)
+    return hottest
 
 
 def _attention(operator: Operator, device: Device, constants: Constants) -> Floats:

@@ -38,10 +38,10 @@ class Rows:
 
 def sequence_grid(most: int) -> Ints:
     """1 ... 16, then eight steps an octave, and `most` itself."""
-    grid = {value for value in range(1, min(most, 16) + 1)} | {most}
+    grid = set(range(1, min(most, 16) + 1)) | {most}
     step = 2
     while 8 * step < most:
-        grid |= {value for value in range(8 * step, min(16 * step, most) + 1, step)}
+        grid |= set(range(8 * step, min(16 * step, most) + 1, step))
         step *= 2
     return np.array(sorted(grid), dtype=np.int64)
 

@@ -50,13 +50,13 @@ def serving_times(
     calibration: Calibration,
     engine: str,
 ) -> ServingTimes:
-    """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache, those
-    that queue for it.
+    """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache,
+    those that queue for it.
 
     In a closed loop every other request prefills once while one request decodes. That work is met
-    either as interruptions of decode steps (TPOT) or ahead in the queue (TTFT), in a proportion that
-    is the engine's scheduling policy; together they conserve it. Left out: preemption, bursts beyond
-    the first wave.
+    either as interruptions of decode steps (TPOT) or ahead in the queue (TTFT), in a proportion
+    that is the engine's scheduling policy; together they conserve it. Left out: preemption, bursts
+    beyond the first wave.
     """
     constants, own = calibration.constants, calibration.engine(engine)
     others = np.maximum(running - 1, 0)

@@ -1,6 +1,7 @@
 """Degrees of parallelism: one choice (ParallelLayout), many as columns (Layouts), and their names.
 
-A replica spans pp stages of `width` GPUs each; two grids cut the same width (see README, "Degrees"):
+A replica spans pp stages of `width` GPUs each; two grids cut the same width (see README,
+"Degrees"):
     dense part:   tp x cp x dp    = width
     expert part:  etp x ep x edp  = width    (edp is 1 when serving; dense models have ep = etp = 1)
     GPUs used:    replicas x pp x width
@@ -75,7 +76,8 @@ class ParallelLayout(Frozen):
 
 @dataclass(frozen=True)
 class Layouts:
-    """Columns of n layouts; `span` is how many GPUs of a stage lie in one domain (all but the last)."""
+    """Columns of n layouts; `span` is how many GPUs of a stage lie in one domain (all but the
+    last)."""
 
     pp: Ints
     tp: Ints

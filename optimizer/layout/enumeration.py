@@ -1,8 +1,8 @@
 """Every layout that the model divides into and the cluster has GPUs for, as columns.
 
-The expert grid bounds the space: a stage of a mixture-of-experts model is ep x etp GPUs wide, a stage
-of a dense model tp x cp, so the number of layouts stops growing with the cluster. Any integer is a
-candidate, not only powers of two.
+The expert grid bounds the space: a stage of a mixture-of-experts model is ep x etp GPUs wide, a
+stage of a dense model tp x cp, so the number of layouts stops growing with the cluster. Any
+integer is a candidate, not only powers of two.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def spans_of(width: int, tp: int, sizes: tuple[int, ...]) -> list[int]:
     """How many GPUs of a stage may lie in one domain: the span signatures worth pricing.
 
     Tensor-parallel groups are kept whole where they fit a domain. On domains that the width fills
-    without rest one signature dominates all others; elsewhere every even cut and every cut at a live
-    size of a domain is offered.
+    without rest one signature dominates all others; elsewhere every even cut and every cut at a
+    live size of a domain is offered.
     """
     largest = max(sizes)
     if len(set(sizes)) == 1 and (largest % width == 0 or width % largest == 0):

@@ -26,9 +26,9 @@ from optimizer.spec.model import (
 )
 
 KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
-# Kernels of one layer beside its matrix products: norms with their residual, and the attention itself
-# with rotary embedding, cache write and the reduction of split sequences (gqa); absorption of the
-# up-projection (mla); convolution, gates, recurrence and gated norm (linear).
+# Kernels of one layer beside its matrix products: norms with their residual, and the attention
+# itself with rotary embedding, cache write and the reduction of split sequences (gqa); absorption
+# of the up-projection (mla); convolution, gates, recurrence and gated norm (linear).
 NORM_KERNELS = {"gqa": 1.0, "mla": 2.0, "linear": 1.0}
 CORE_KERNELS = {"gqa": 4.0, "mla": 4.0, "linear": 6.0}
 INDEXER_KERNELS = 4.0  # scores, top-k, gather, cache write
@@ -110,7 +110,8 @@ def core_operators(
             index = attention.indexer
             read = np.minimum(context, index.top_k)
             extra = 2.0 * tokens * context * index.num_heads * index.head_dim
-        # Decode multiplies in the latent space (absorbed); prefill expands keys and values per head.
+        # Decode multiplies in the latent space (absorbed); prefill expands keys and values per
+        # head.
         absorbed = 2.0 * tokens * read * heads * (latent + attention.kv_lora_rank)
         expanded = (
             2.0

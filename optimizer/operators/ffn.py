@@ -1,4 +1,5 @@
-"""FFN layers: dense matrices, routed and shared experts, and the collectives between the two grids."""
+"""FFN layers: dense matrices, routed and shared experts, and the collectives between the two
+grids."""
 
 from __future__ import annotations
 
@@ -58,8 +59,8 @@ def _all_reduce(columns: Columns, hidden: int) -> Operator:
 
 
 def touched_experts(num_experts: float, per_token: int, total: int, tokens: Floats) -> Floats:
-    """Experts of `num_experts` that at least one of `tokens` tokens picks, in the mean, when a token
-    picks per_token of `total` uniformly."""
+    """Experts of `num_experts` that at least one of `tokens` tokens picks, in the mean, when a
+    token picks per_token of `total` uniformly."""
     return num_experts * (1.0 - (1.0 - per_token / total) ** tokens)
 
 

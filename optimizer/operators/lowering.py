@@ -22,10 +22,10 @@ EMBEDDING, HEAD, BOUNDARY = "embedding", "head", "boundary"
 def lower(model: ModelSpec) -> tuple[Family, ...]:
     """All operators of one forward step.
 
-    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tokens (new
-    tokens of one attention rank), sequences (of one attention rank), context (cached tokens that a
-    new token attends to, in the mean), logits (tokens that the head computes), imbalance (load of the
-    hottest expert rank over the mean).
+    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tokens
+    (new tokens of one attention rank), sequences (of one attention rank), context (cached tokens
+    that a new token attends to, in the mean), logits (tokens that the head computes), imbalance
+    (load of the hottest expert rank over the mean).
     """
     hidden = model.hidden_size
 

@@ -30,10 +30,10 @@ def shard_shape(linear: Linear, degree: Floats) -> tuple[Floats, Floats]:
 def matrix_bytes(inputs: Floats, outputs: Floats, kind: Format) -> Floats:
     """Bytes of inputs x outputs with whole block scales; columns of spec.formats.matrix_bytes."""
     facts = FORMATS[kind]
-    weights = np.ceil(inputs * outputs * facts.bits / 8)
+    weights: Floats = np.ceil(inputs * outputs * facts.bits / 8)
     if not facts.block_in:
         return weights
-    blocks = np.ceil(inputs / facts.block_in) * np.ceil(outputs / facts.block_out)
+    blocks: Floats = np.ceil(inputs / facts.block_in) * np.ceil(outputs / facts.block_out)
     return weights + blocks * facts.scale_bytes
 
 
@@ -48,8 +48,8 @@ def shard_bytes(linear: Linear, degree: Floats, precision: Precision) -> Floats:
 
 # Matrices that every engine multiplies together with a neighbour that reads the same input.
 FUSED = frozenset(
-    ("k_proj", "v_proj", "kv_a_proj", "z_proj", "ba_proj", "indexer_k_proj", "indexer_weights")
-    + ("gate", "shared_gate", "expert_gate")
+    "k_proj v_proj kv_a_proj z_proj ba_proj indexer_k_proj indexer_weights "
+    "gate shared_gate expert_gate".split()
 )
 
 

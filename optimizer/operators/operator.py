@@ -61,7 +61,8 @@ class Operator:
 
 @dataclass(frozen=True)
 class Family:
-    """Operators that depend on the same few columns, so that they are priced once a distinct row."""
+    """Operators that depend on the same few columns, so that they are priced once a distinct
+    row."""
 
     part: str  # a layer type's name, "embedding", "head" or "boundary"
     depends: tuple[str, ...]
@@ -78,8 +79,8 @@ def gemm(
     compute: ComputeType,
     kernels: float = 1.0,
 ) -> Operator:
-    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once. kernels is 0
-    for a matrix that engines fuse into its neighbour's product."""
+    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once. kernels
+    is 0 for a matrix that engines fuse into its neighbour's product."""
     return Operator(
         name,
         group,

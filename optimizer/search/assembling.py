@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.version import __version__
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.pricing import Job
@@ -34,6 +33,7 @@ from optimizer.spec.frozen import Assumption
 from optimizer.spec.linears import moe_layers
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.version import __version__
 
 
 def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping[str, Any]) -> Plan:
@@ -109,7 +109,8 @@ def _rows_of(candidate: Candidates) -> Rows:
 
 
 def balance_of(model: ModelSpec, placement: Placement, stages: list[dict[str, float]]) -> Balance:
-    """Largest over mean across stages and expert shards; ranks of one stage differ in rounding only."""
+    """Largest over mean across stages and expert shards; ranks of one stage differ in rounding
+    only."""
     weights = [
         sum(parts[name] for name in ("dense weights", "expert weights", "embedding and head"))
         for parts in stages
@@ -250,7 +251,8 @@ def cost_assumptions(job: Job) -> list[Assumption]:
 def sources_of(
     cluster: Cluster, model: ModelSpec, workload: ForwardWorkload | ServingWorkload
 ) -> list[Source]:
-    """Every number of the specs with who stated it: the second copy that verify holds them against."""
+    """Every number of the specs with who stated it: the second copy that verify holds them
+    against."""
     found = []
     for name, spec in (("cluster", cluster), ("model", model), ("workload", workload)):
         assumed = tuple(assumption.key for assumption in spec.assumptions)

@@ -1,4 +1,5 @@
-"""What a reader asks at once about the best plan: why GPUs stay idle, and how small a plan may be."""
+"""What a reader asks at once about the best plan: why GPUs stay idle, and how small a plan may
+be."""
 
 from __future__ import annotations
 
