@@ -23,6 +23,7 @@ MODULES = (
     "arithmetic",
     "traffic",
     "predictions",
+    "robustness",
     "limits",
     "proof",
     "space",

@@ -11,12 +11,13 @@ from optimizer.verify.counts import divisibility, gpu_counts, spans
 from optimizer.verify.document import Json
 from optimizer.verify.finding import Check, Finding
 from optimizer.verify.identity import identity
-from optimizer.verify.limits import limits, robustness
+from optimizer.verify.limits import limits
 from optimizer.verify.load import balance, batch, precision
 from optimizer.verify.memory import activations, memory_sums
 from optimizer.verify.placement import coordinates, coverage, groups, stages
 from optimizer.verify.predictions import identities, intervals, steps
 from optimizer.verify.proof import candidates, others, proof
+from optimizer.verify.robustness import robustness
 from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
 from optimizer.verify.tables import table_shape, table_sums

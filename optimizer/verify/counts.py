@@ -20,8 +20,10 @@ def layout_name(layout: dict[str, int]) -> str:
 
 def gpu_counts(plan: Json) -> Iterator[Outcome]:
     """Degrees multiply to the GPUs; each GPU exists, lives, and is used once or listed as idle."""
+    live = live_gpus(plan)
+    yield len(plan["deployments"]) > 0, f"{len(plan['deployments'])} deployments"
     used: list[str] = []
-    idle: set[str] = set()
+    idle = set(live)  # of the whole plan: idle in every deployment
     for deployment in plan["deployments"]:
         layout, placement = degrees(deployment), deployment["placement"]
         yield equal("name", deployment["name"], layout_name(layout))
@@ -39,10 +41,10 @@ def gpu_counts(plan: Json) -> Iterator[Outcome]:
         strangers = sorted(set(here) - homes)
         yield not strangers, f"GPUs that are dead or unknown: {strangers[:3] or 'none'}"
         used += here
-        idle.update(placement["idle_gpus"])
-        yield equal("idle GPUs", deployment["balance"]["idle_gpus"], len(placement["idle_gpus"]))
-        yield equal("idle GPUs, each once", len(placement["idle_gpus"]), len(set(idle)))
-    live = live_gpus(plan)
+        resting = placement["idle_gpus"]
+        yield equal("idle GPUs", deployment["balance"]["idle_gpus"], len(resting))
+        yield equal("idle GPUs, each once", len(resting), len(set(resting)))
+        idle &= set(resting)
     yield equal("GPUs used by one rank only", len(used), len(set(used)))
     yield equal("used and idle GPUs", sorted({*used, *idle}), sorted(live))
     yield equal("used plus idle GPUs", len(used) + len(idle), len(live))

@@ -97,6 +97,20 @@ LATENT = ModelSpec.model_validate(
         "extra_weights": [{"name": "encoder", "parameters": 1001}],
     }
 )
+SMALLEST = ModelSpec.model_validate(
+    {
+        "name": "smallest",
+        "hidden_size": 128,
+        "vocab_size": 100,
+        "layer_types": {
+            "only": {
+                "attention": {"kind": "gqa", **ATTENTION},
+                "ffn": {"kind": "dense", "intermediate_size": 256},
+            }
+        },
+        "layers": [{"types": ["only"], "repeat": 2}],
+    }
+)
 SERVING = {"kind": "serving", "input_len": 3000, "output_len": 200, "prefix_len": 100}
 LIMITED = {"ttft": "20 s", "tpot": {"value": "200 ms", "statistic": "p95"}}
 RUNS: dict[str, tuple[ModelSpec, dict[str, Any], dict[str, Any]]] = {
@@ -108,6 +122,18 @@ RUNS: dict[str, tuple[ModelSpec, dict[str, Any], dict[str, Any]]] = {
         {"kind": "forward", "batch": 12, "seq_len": 1024, "latency": "10 s"},
         {"objective": "latency", "top": 2},
     ),
+    "robust": (
+        MIXTURE,
+        {
+            **SERVING,
+            "ttft": "60 s",
+            "tpot": "1 s",
+            "concurrency": 20,
+            "robust": {"expert_imbalance": 1.5, "context": 1.2},
+        },
+        {"confidence": 0.95, "strategy": "EP2-DP2"},
+    ),
+    "smallest": (SMALLEST, {"kind": "forward", "batch": 2, "seq_len": 16}, {"top": 2}),
     "latent": (LATENT, {**SERVING, "expert_imbalance": 1.5}, {"objective": "gpus", "top": 2}),
 }
 
