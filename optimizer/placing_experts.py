@@ -1,0 +1,77 @@
+"""`optimize experts`: loads in, a placement with its proof and the engines' files out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from optimizer.errors import Problem, SpecError
+from optimizer.export.experts import expert_files
+from optimizer.layout import Ints
+from optimizer.report.table import aligned
+from optimizer.search.experts import ExpertPlacement, place_experts
+from optimizer.spec.loads import read_loads
+from optimizer.verify.experts import check_expert_placement
+
+
+def place(
+    loads: str,
+    gpus: int,
+    slots: int,
+    nodes: int = 1,
+    groups: int | None = None,
+    current: str | None = None,
+    max_moves: int | None = None,
+    no_duplicates: bool = False,
+) -> tuple[ExpertPlacement, dict[str, str], list[str]]:
+    """(the placement, its files by name, what the independent check does not accept)."""
+    placement = place_experts(
+        read_loads(Path(loads)),
+        gpus,
+        slots,
+        nodes=nodes,
+        groups=groups,
+        current=None if current is None else read_current(Path(current)),
+        max_moves=max_moves,
+        distinct=no_duplicates,
+    )
+    document = placement.document()
+    findings = [f"{check}: {detail}" for check, detail in check_expert_placement(document)]
+    return placement, expert_files(document), findings
+
+
+def read_current(path: Path) -> Ints:
+    """The slots of a placement.json: [layers, slots]."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        found = np.asarray(document["physical_to_logical_map"], dtype=np.int64)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        message = "no placement: a placement.json holds a physical_to_logical_map, layers x slots"
+        raise SpecError(Problem(message, str(path), key="--current")) from None
+    return found
+
+
+def summary(placement: ExpertPlacement) -> str:
+    """What a person asks first: how far from the bound, and what was moved or given up."""
+    gaps, skew = placement.gaps, placement.imbalance
+    rows = [
+        ["", "mean", "worst layer"],
+        ["above the bound", f"{gaps.mean():.3%}", f"{gaps.max():.3%}"],
+        ["hottest GPU over the mean", f"{skew.mean():.4f}", f"{skew.max():.4f}"],
+    ]
+    if placement.nodes > 1:
+        crossing = placement.crossing
+        rows.append(["tokens to other nodes", f"{crossing.mean():.1%}", f"{crossing.max():.1%}"])
+    if placement.price_of_groups is not None:
+        price = placement.price_of_groups
+        rows.append(["price of groups on nodes", f"{price.mean():.2%}", f"{price.max():.2%}"])
+    if placement.moves is not None:
+        rows.append(["slots moved", f"{placement.moves.mean():.0f}", f"{placement.moves.max()}"])
+    kinds = [certificate.kind for certificate in placement.certificates]
+    proven = int((gaps <= 1e-9).sum())
+    counts = ", ".join(f"{kinds.count(kind)} by {kind}" for kind in dict.fromkeys(kinds))
+    lines = aligned(rows)
+    lines.append(f"{proven} of {len(kinds)} layers proven optimal; bounds: {counts}")
+    return "\n".join(lines)
