@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +226,33 @@ def test_a_job_with_a_plan_is_not_refused() -> None:
     refusal = refuse(Job(*read_job(CASE_E, CASE_E))._replace(strategy=None))
     assert refusal.problems == (NOT_REFUSED,)
     assert refusal.repairs == ()
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+@pytest.mark.parametrize("tpot", ["20ms", "80ms"])
+@pytest.mark.parametrize("input_len", [1000, 60_000])
+def test_a_job_is_refused_just_where_the_line_finds_no_plan(
+    gpus: int, tpot: str, input_len: int
+) -> None:
+    flags = {"tpot": tpot, "input_len": input_len}
+    job = Job(*read_job("l4", "llama-3.1-8b", "chat", flags, gpus))
+    refusal = refuse(job)
+    assert (refusal.problems == (NOT_REFUSED,)) == has_plan(job)
+    assert bool(refusal.conflicts) == (refusal.problems == ())
+    assert refusal.unproven == ()
+
+
+def test_of_two_pools_the_one_that_grows_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "name: two\npools:\n"
+        "  - {name: big, preset: h100-sxm}\n"
+        "  - {name: small, preset: l4, nodes: 2, gpus_per_node: 4}\n"
+    )
+    refusal = refuse(Job(*read_job(file, "deepseek-v3", "chat")))
+    repair = of_kind(refusal, "GPUs")
+    assert "8 more GPUs in pool big (16 -> 24)" in repair.text
+    assert repair.plan.deployment.pool == "big"
 
 
 def test_at_a_confidence_repairs_hold_at_that_confidence() -> None:
