@@ -89,7 +89,8 @@ def conflicts(
 
 def overshoot(need: Floats, there: Floats) -> Floats:
     """Need over what is there; infinite where nothing is [n]."""
-    return np.divide(need, there, out=np.full(len(need), np.inf), where=there > 0)
+    ratio: Floats = np.divide(need, there, out=np.full(len(need), np.inf), where=there > 0)
+    return ratio
 
 
 def layout_name(candidates: Candidates, row: int) -> str:
