@@ -52,7 +52,7 @@ class Candidates:
         """A bit mask of broken limits [n]; bit i is the i-th name of `limits`."""
         mask = np.zeros(len(self), dtype=np.int64)
         for bit, name in enumerate(self.limits):
-            mask |= (self.needs[name] > self.limits[name]).astype(np.int64) << bit
+            mask |= (~(self.needs[name] <= self.limits[name])).astype(np.int64) << bit
         return mask
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Candidates:

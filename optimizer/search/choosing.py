@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
 from optimizer.errors import InfeasibleError
-from optimizer.layout import Ints, ParallelLayout
+from optimizer.layout import ParallelLayout
 from optimizer.search.degrees import Choice, DegreesModel, at_ends
-from optimizer.search.dominance import layout_keys, sure_room, undominated
-from optimizer.search.objectives import LATENCY_SCALE, OBJECTIVES, Criterion, Objective, criteria
+from optimizer.search.dominance import layout_keys, undominated
+from optimizer.search.objectives import OBJECTIVES, Criterion, Objective, criteria
+from optimizer.search.sifting import nearest_rows, sift
 from optimizer.search.wording import amount
 from optimizer.spec.cluster import Cluster
 
@@ -37,40 +39,45 @@ class Ranked(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The ranked choices and the account of all candidates."""
+    """The ranked choices, the account of all candidates, and the rows worth a second look."""
 
     ranked: tuple[Ranked, ...]
     account: Account
     objective: Objective
     tie_break: tuple[str, ...]
+    left: Candidates  # the best rows of every layout that works
 
 
-def choose(cluster: Cluster, candidates: Candidates, objective: Objective, top: int) -> Chosen:
-    """The best `top` layouts; raises InfeasibleError where no candidate keeps every limit."""
-    mask = candidates.broken()
-    broken = {name: int(((mask >> bit) & 1).sum()) for bit, name in enumerate(candidates.limits)}
-    feasible = candidates.take(np.flatnonzero(mask == 0))
-    deciding = criteria(feasible, objective, cluster.num_live_gpus)
-    by_name = {criterion.name: criterion for criterion in criteria(feasible, "throughput", 1)}
-    rates = -by_name["tokens/s"].per_replica
-    latencies = np.rint(feasible.latency_s * LATENCY_SCALE).astype(np.int64)
-    order = by_name["canonical order"].constant
-    kept = undominated(feasible, sure_room(cluster, feasible), rates, latencies, order, top)
-    ends, origin, without_room = at_ends(cluster, feasible.take(kept))
-    infeasible = int((mask != 0).sum()) + without_room
-    together = _together(mask, list(candidates.limits))
-    if without_room:
-        broken["room on the nodes"] = together["room on the nodes"] = without_room
-    account = Account(
-        len(candidates),
-        broken,
-        together,
-        infeasible,
-        len(feasible) - len(kept),
-        len(kept) - without_room,
+def choose(
+    cluster: Cluster,
+    candidates: Candidates | Iterable[Candidates],
+    objective: Objective,
+    top: int,
+) -> Chosen:
+    """The best `top` layouts of all candidates, which may come in parts; raises InfeasibleError
+    where none keeps every limit."""
+    sifted = sift(cluster, [candidates] if isinstance(candidates, Candidates) else candidates)
+    left = sifted.left
+    if not len(left):
+        raise InfeasibleError("no plan keeps every limit", nearest(sifted.nearest))
+    deciding = criteria(left, objective, cluster.num_live_gpus)
+    by_name = {each.name: each for each in criteria(left, "throughput", cluster.num_live_gpus)}
+    kept = undominated(
+        left,
+        -by_name["tokens/s"].values(np.ones_like(left.replicas_min)),
+        by_name["latency"].constant,
+        by_name["canonical order"].constant,
+        top,
     )
-    if not len(ends):
-        raise InfeasibleError("no plan keeps every limit", nearest(candidates))
+    account = Account(
+        sifted.candidates,
+        sifted.broken,
+        sifted.broken_together,
+        sifted.infeasible,
+        sifted.candidates - sifted.infeasible - len(kept),
+        len(kept),
+    )
+    ends, origin = at_ends(left.take(kept))
     own = [criterion.take(kept).take(origin) for criterion in deciding]
     ranked = tuple(
         Ranked(
@@ -81,16 +88,7 @@ def choose(cluster: Cluster, candidates: Candidates, objective: Objective, top: 
         )
         for choice in DegreesModel(cluster, ends).rank(own, layout_keys(ends), top)
     )
-    return Chosen(ranked, account, objective, OBJECTIVES[objective][1:])
-
-
-def _together(mask: Ints, names: list[str]) -> dict[str, int]:
-    """Candidates by the exact set of limits that they break: "memory + ttft"."""
-    sets, counts = np.unique(mask[mask != 0], return_counts=True)
-    return {
-        " + ".join(name for bit, name in enumerate(names) if (int(broken) >> bit) & 1): int(count)
-        for broken, count in zip(sets, counts, strict=True)
-    }
+    return Chosen(ranked, account, objective, OBJECTIVES[objective][1:], left)
 
 
 def nearest(candidates: Candidates) -> list[str]:
@@ -104,13 +102,7 @@ def nearest(candidates: Candidates) -> list[str]:
 
 def nearest_row(candidates: Candidates) -> int:
     """The row that breaks fewest limits; of those, the one that overshoots least."""
-    worst = np.zeros(len(candidates))
-    count = np.zeros(len(candidates))
-    for name, needs in candidates.needs.items():
-        over = needs / candidates.limits[name]
-        worst = np.maximum(worst, over)
-        count += over > 1
-    return int(np.lexsort((worst, count))[0])
+    return int(nearest_rows(candidates)[0])
 
 
 def broken_limits(candidates: Candidates, row: int) -> list[str]:

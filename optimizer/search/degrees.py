@@ -1,16 +1,15 @@
 """CP-SAT chooses: one row with its replicas, and how their pieces lie in the domains.
 
-Variables: x[i], row i is the plan; y[t, a], domains of type t (so many live GPUs) that hold packing a.
-A stage lies in whole pieces of `span` GPUs and one rest; packings of a type are all maximal ways to
-cut its live GPUs into pieces and rests of one shape. Every objective is linear in the replicas, so an
-optimum lies at the least or the most of them, and each row stands here once for either end.
+Variables: x[i], row i is the plan; y[t, a], domains of type t (so many live GPUs) that hold packing
+a. Every criterion is linear in the replicas, and GPUs are one of them, so the best lies at the
+least or at the most replicas, and each row stands here once for either end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -18,34 +17,33 @@ from ortools.sat.python import cp_model
 from optimizer.cost.candidates import Candidates
 from optimizer.layout import Ints
 from optimizer.search.objectives import Criterion
+from optimizer.search.packing import (
+    DomainType,
+    Packing,
+    Shape,
+    domain_types,
+    most_stages,
+    packings_of,
+    shapes_of,
+)
+from optimizer.search.solver import new_solver
 from optimizer.spec.cluster import Cluster
 
+__all__ = [
+    "Choice",
+    "DegreesModel",
+    "DomainType",
+    "Packing",
+    "Shape",
+    "at_ends",
+    "domain_types",
+    "most_stages",
+    "packings_of",
+    "shapes_of",
+]
+
 NEED_UNITS = {"memory": 1024.0, "GPUs": 1.0}  # KiB; everything else in nanoseconds
-DETERMINISTIC_LIMIT = 60.0
-
-
-class Shape(NamedTuple):
-    """How a stage lies: in whole pieces of `span` GPUs and one rest (0: none), in one pool."""
-
-    pool: int
-    span: int
-    rest: int
-
-
-class DomainType(NamedTuple):
-    """Domains of one pool with the same number of live GPUs."""
-
-    pool: int
-    size: int
-    many: int
-
-
-class Packing(NamedTuple):
-    """A domain of some type cut into so many whole pieces and rests of one shape."""
-
-    shape: Shape
-    pieces: int
-    rests: int
+LEAST_SLACK = -1e13  # units; what is further within a limit is not told apart
 
 
 @dataclass(frozen=True)
@@ -59,79 +57,13 @@ class Choice:
     packings: tuple[tuple[DomainType, Packing, int], ...]
 
 
-def domain_types(cluster: Cluster) -> tuple[DomainType, ...]:
-    """The distinct kinds of live domains."""
-    kinds = [(domain.pool, len(domain.gpus)) for domain in cluster.domains if domain.gpus]
-    return tuple(DomainType(*kind, kinds.count(kind)) for kind in dict.fromkeys(kinds))
-
-
-def packings_of(size: int, shape: Shape) -> tuple[Packing, ...]:
-    """All maximal packings of a domain with `size` live GPUs."""
-    if shape.rest == 0:
-        return (Packing(shape, size // shape.span, 0),) if size >= shape.span else ()
-    found = [
-        Packing(shape, pieces, (size - pieces * shape.span) // shape.rest)
-        for pieces in range(size // shape.span + 1)
-    ]
-    return tuple(packing for packing in found if packing.pieces or packing.rests)
-
-
-def shapes_of(candidates: Candidates) -> list[Shape]:
-    """The shape of each row's stages."""
-    layouts = candidates.layouts
-    rests = layouts.width % layouts.span
-    return [
-        Shape(int(pool), int(span), int(rest))
-        for pool, span, rest in zip(candidates.pool, layouts.span, rests, strict=True)
-    ]
-
-
-def most_stages(types: Sequence[DomainType], shape: Shape, full: int) -> int:
-    """The most stages of one shape, `full` whole pieces each, that the domains hold at once."""
-    supply = [
-        (kind, packing)
-        for kind in types
-        if kind.pool == shape.pool
-        for packing in packings_of(kind.size, shape)
-    ]
-    if shape.rest == 0:
-        return sum(kind.many * packing.pieces for kind, packing in supply) // full
-    model = cp_model.CpModel()
-    used = [model.new_int_var(0, kind.many, "y") for kind, _ in supply]
-    stages = model.new_int_var(0, sum(kind.many * kind.size for kind in types), "stages")
-    for kind in types:
-        held = [count for count, (other, _) in zip(used, supply, strict=True) if other == kind]
-        model.add(sum(held) <= kind.many)
-    pieces = [packing.pieces * count for count, (_, packing) in zip(used, supply, strict=True)]
-    rests = [packing.rests * count for count, (_, packing) in zip(used, supply, strict=True)]
-    model.add(full * stages <= sum(pieces))
-    model.add(stages <= sum(rests))
-    model.maximize(stages)
-    solver = _solver()
-    return solver.value(stages) if solver.solve(model) == cp_model.OPTIMAL else 0
-
-
-def at_ends(cluster: Cluster, candidates: Candidates) -> tuple[Candidates, Ints, int]:
-    """(every row at its least and at its most replicas, the row each came from, rows without room).
-
-    The most replicas are what the limits allow and the domains hold.
-    """
-    types = domain_types(cluster)
-    full = candidates.layouts.width // candidates.layouts.span
-    known: dict[tuple[Shape, int], int] = {}
-    most = np.zeros(len(candidates), dtype=np.int64)
-    for row, shape in enumerate(shapes_of(candidates)):
-        key = (shape, int(full[row]))
-        if key not in known:
-            known[key] = most_stages(types, shape, key[1])
-        most[row] = known[key] // int(candidates.layouts.pp[row])
-    most = np.minimum(most, candidates.replicas_max)
-    fits = np.flatnonzero(most >= candidates.replicas_min)
-    wider = fits[most[fits] > candidates.replicas_min[fits]]
-    origin = np.concatenate([fits, wider])
-    replicas = np.concatenate([candidates.replicas_min[fits], most[wider]])
-    ends = replace(candidates.take(origin), replicas_min=replicas, replicas_max=replicas)
-    return ends, origin, len(candidates) - len(fits)
+def at_ends(candidates: Candidates) -> tuple[Candidates, Ints]:
+    """(every row at its least and at its most replicas, the row that each came from)."""
+    rows = np.arange(len(candidates))
+    wider = np.flatnonzero(candidates.replicas_max > candidates.replicas_min)
+    origin = np.concatenate([rows, wider])
+    replicas = np.concatenate([candidates.replicas_min, candidates.replicas_max[wider]])
+    return replace(candidates.take(origin), replicas_min=replicas, replicas_max=replicas), origin
 
 
 class DegreesModel:
@@ -143,15 +75,16 @@ class DegreesModel:
         self._chosen = [self._model.new_bool_var(f"x{row}") for row in range(len(candidates))]
         self._packings: list[tuple[DomainType, Packing, cp_model.IntVar]] = []
         self._model.add_exactly_one(self._chosen)
-        self._limit_gpus(cluster)
+        types = domain_types(cluster)
+        self._limit_gpus(types)
         self._limit_needs()
-        self._pack(domain_types(cluster))
+        self._pack(types)
 
-    def _limit_gpus(self, cluster: Cluster) -> None:
+    def _limit_gpus(self, types: Sequence[DomainType]) -> None:
         """GPUs used in a pool are no more than its live ones."""
         gpus = self._candidates.gpus_per_replica * self._candidates.replicas_min
-        for pool in range(len(cluster.pools)):
-            live = sum(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
+        for pool in dict.fromkeys(kind.pool for kind in types):
+            live = sum(kind.many * kind.size for kind in types if kind.pool == pool)
             rows = np.flatnonzero(self._candidates.pool == pool)
             self._model.add(self._weighted(rows, gpus) <= live)
 
@@ -160,9 +93,9 @@ class DegreesModel:
         rows = np.arange(len(self._candidates))
         for name, needs in self._candidates.needs.items():
             unit = NEED_UNITS.get(name, 1e-9)
-            need = np.ceil(needs / unit).astype(np.int64)
-            limit = np.ceil(self._candidates.limits[name] / unit).astype(np.int64)
-            self._model.add(self._weighted(rows, need - limit) <= 0)
+            over = np.ceil(needs / unit) - np.ceil(self._candidates.limits[name] / unit)
+            over = np.clip(over, LEAST_SLACK, -LEAST_SLACK)  # so that sums stay within 64 bits
+            self._model.add(self._weighted(rows, over.astype(np.int64)) <= 0)
 
     def _pack(self, types: Sequence[DomainType]) -> None:
         """The chosen row's pieces and rests lie in the domains, each domain cut in one way."""
@@ -194,7 +127,7 @@ class DegreesModel:
         chosen = [self._chosen[row] for row in rows]
         return cp_model.LinearExpr.weighted_sum(chosen, [int(value) for value in weights[rows]])
 
-    def rank(self, criteria: Sequence[Criterion], keys: Ints, top: int) -> Iterable[Choice]:
+    def rank(self, criteria: Sequence[Criterion], keys: Ints, top: int) -> Iterator[Choice]:
         """The best row, then the best of every other layout, `top` times at most."""
         values = [criterion.values(self._candidates.replicas_min) for criterion in criteria]
         for _ in range(top):
@@ -207,7 +140,7 @@ class DegreesModel:
 
     def _best(self, values: Sequence[Ints]) -> Choice | None:
         """Lexicographic optimum: the first criterion decides, ties go down the list."""
-        solver = _solver()
+        solver = new_solver()
         self._model.minimize(self._weighted(np.arange(len(values[0])), values[0]))
         found = solver.solve(self._model)
         if found not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -225,22 +158,13 @@ class DegreesModel:
             solver.solve(model)
             tied = tied[rest[tied] == round(solver.objective_value)]
         row = next(index for index, chosen in enumerate(self._chosen) if solver.value(chosen))
+        (shape,) = shapes_of(self._candidates.take(np.array([row])))
         used = tuple(
             (kind, packing, solver.value(count))
             for kind, packing, count in self._packings
-            if solver.value(count)
+            if packing.shape == shape and solver.value(count)
         )
         status: Literal["OPTIMAL", "FEASIBLE"] = (
             "OPTIMAL" if found == cp_model.OPTIMAL else "FEASIBLE"
         )
         return Choice(row, best, bound, status, used)
-
-
-def _solver() -> cp_model.CpSolver:
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
-    solver.parameters.cp_model_probing_level = 0  # one-hot rows leave nothing to probe
-    solver.parameters.symmetry_level = 0
-    solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT
-    return solver

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.search.degrees import Shape, domain_types, most_stages, shapes_of
-from optimizer.search.dominance import sure_room
+from optimizer.layout import Ints
+from optimizer.search.packing import Shape, domain_types, most_stages
 from optimizer.spec.cluster import Cluster
 
 ROOM = "room on the nodes"
 
 
-def with_room(cluster: Cluster, candidates: Candidates) -> Candidates:
-    """The candidates with room as their last limit; a row that lacks GPUs does not lack room too.
-
-    Where the room is sure the limit is shown as what is needed: how much more there is costs a
-    packing problem and decides nothing.
-    """
-    pp = candidates.layouts.pp
-    need = candidates.replicas_min * pp
-    there = np.maximum(need, sure_room(cluster, candidates) * pp)
-    enough = candidates.needs["GPUs"] <= candidates.limits["GPUs"]
-    unsure = np.flatnonzero(enough & (sure_room(cluster, candidates) < candidates.replicas_min))
+def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
+    """Replicas of each row's layout that its pool's live domains hold at once [n]."""
     types = domain_types(cluster)
+    layouts = candidates.layouts
+    found = np.zeros(len(candidates), dtype=np.int64)
     known: dict[tuple[Shape, int], int] = {}
-    shapes = shapes_of(candidates.take(unsure))
-    full = candidates.layouts.width // candidates.layouts.span
-    for row, shape in zip(unsure.tolist(), shapes, strict=True):
-        key = (shape, int(full[row]))
+    for start, end in runs(candidates.pool, layouts.span, layouts.width, layouts.pp):
+        span, width = int(layouts.span[start]), int(layouts.width[start])
+        key = Shape(int(candidates.pool[start]), span, width % span), width // span
         if key not in known:
             known[key] = most_stages(types, *key)
-        there[row] = known[key] // pp[row] * pp[row]  # whole replicas only
+        found[start:end] = known[key] // int(layouts.pp[start])
+    return found
+
+
+sure_room = rooms  # as the Pareto front knows it
+
+
+def runs(*columns: Ints) -> Iterator[tuple[int, int]]:
+    """(start, end) of each stretch of rows over which no column changes."""
+    if not len(columns[0]):
+        return
+    changes = np.zeros(len(columns[0]) - 1, dtype=bool)
+    for column in columns:
+        changes |= column[1:] != column[:-1]
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(columns[0])]
+    yield from pairwise(bounds)
+
+
+def with_room(cluster: Cluster, candidates: Candidates, held: Ints | None = None) -> Candidates:
+    """The candidates with room as their last limit; a row that lacks GPUs does not lack room too.
+
+    `held`: the rooms of these candidates, where they are known.
+    """
+    pp = candidates.layouts.pp
+    need = (candidates.replicas_min * pp).astype(np.float64)
+    there = (rooms(cluster, candidates) if held is None else held) * pp
+    lacks_gpus = candidates.needs["GPUs"] > candidates.limits["GPUs"]
     return replace(
         candidates,
-        needs={**candidates.needs, ROOM: need.astype(np.float64)},
-        limits={**candidates.limits, ROOM: there.astype(np.float64)},
+        needs={**candidates.needs, ROOM: need},
+        limits={**candidates.limits, ROOM: np.where(lacks_gpus, need, there)},
     )

@@ -1,0 +1,135 @@
+"""The first sieve: rows that break a limit, and rows that another row of the same layout beats.
+
+It takes the candidates part by part, so that no more than one part and what is left of the others
+are in memory at once. Rows of one layout (in its span, pool, number formats and, for a fixed load,
+its replicas) differ in sequences, chunk and micro-batches alone and take the same GPUs of the same
+nodes: of two such rows the one with no less tokens/s and no more latency is no worse under any
+objective.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.cost.candidates import Candidates
+from optimizer.layout import Ints
+from optimizer.search.objectives import significant
+from optimizer.search.room import rooms, runs, with_room
+from optimizer.spec.cluster import Cluster
+
+ENDLESS = "finite times"  # a row whose times are no numbers cannot be ranked
+LARGEST = 1e200
+
+
+class Sifted(NamedTuple):
+    """What is left, and what became of the rest: candidates = infeasible + dominated + left."""
+
+    left: Candidates  # replicas_max is no more than the nodes have room for
+    nearest: Candidates  # where nothing is left: of each part the row that came nearest
+    candidates: int
+    broken: dict[str, int]  # limit -> rows that break it
+    broken_together: dict[str, int]  # "memory + ttft" -> rows that break just these
+
+    @property
+    def infeasible(self) -> int:
+        return sum(self.broken_together.values())
+
+
+def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
+    """All parts through the sieve; at least one part, be it empty."""
+    left: list[Candidates] = []
+    nearest: list[Candidates] = []
+    count = 0
+    broken: Counter[str] = Counter()
+    together: Counter[str] = Counter()
+    for part in parts:
+        held = rooms(cluster, part)
+        limited = with_room(cluster, part, held)
+        masks = _masks(limited)
+        count += len(part)
+        broken.update(dict.fromkeys(part.limits, 0))
+        for names, many in _together(masks, [*limited.limits, ENDLESS]):
+            together[" + ".join(names)] += many
+            broken.update(dict.fromkeys(names, many))
+        kept = np.flatnonzero(_best_of_each_run(part, masks == 0))
+        survivors = part.take(kept)
+        most = np.minimum(survivors.replicas_max, held[kept])
+        left.append(replace(survivors, replicas_max=most))
+        if not any(map(len, left)):
+            nearest.append(limited.take(nearest_rows(limited)))
+    return Sifted(
+        Candidates.concatenate(left),
+        Candidates.concatenate(nearest or [part.take(np.zeros(0, dtype=np.int64))]),
+        count,
+        dict(broken),
+        dict(together),
+    )
+
+
+def _masks(limited: Candidates) -> Ints:
+    """A bit mask of broken limits [n]; the last bit is for times that are no numbers."""
+    masks = limited.broken()
+    for column in (limited.tokens_per_s, limited.latency_s):
+        masks |= (~(column < LARGEST)).astype(np.int64) << len(limited.limits)
+    return masks
+
+
+def _together(masks: Ints, names: list[str]) -> list[tuple[list[str], int]]:
+    """The exact sets of limits that rows break, each with the number of its rows."""
+    sets, counts = np.unique(masks[masks != 0], return_counts=True)
+    return [
+        ([name for bit, name in enumerate(names) if mask >> bit & 1], many)
+        for mask, many in zip(sets.tolist(), counts.tolist(), strict=True)
+    ]
+
+
+def nearest_rows(candidates: Candidates) -> Ints:
+    """The row that breaks fewest limits; of those, the one that overshoots least; [] of none."""
+    if not len(candidates):
+        return np.zeros(0, dtype=np.int64)
+    worst = np.zeros(len(candidates))
+    count = np.zeros(len(candidates), dtype=np.int64)
+    for name, needs in candidates.needs.items():
+        limit = candidates.limits[name]
+        over = np.divide(needs, limit, out=np.full_like(needs, np.inf), where=limit > 0)
+        worst = np.maximum(worst, over)
+        count += over > 1
+    fewest = np.flatnonzero(count == count.min())
+    return fewest[[np.argmin(worst[fewest])]]
+
+
+def _best_of_each_run(part: Candidates, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rows that keep every limit and that no other such row of their run beats [n].
+
+    Runs lie as the rows of a matrix, sorted by latency, then tokens/s, then as they came; a row
+    stays where its tokens/s are above all before it.
+    """
+    if not feasible.any():
+        return feasible
+    degrees = [getattr(part.layouts, column.name) for column in fields(part.layouts)]
+    columns = (part.pool, part.precision, *degrees, part.replicas_min, part.replicas_max)
+    bounds = np.array(list(runs(*columns)), dtype=np.int64)
+    lengths = bounds[:, 1] - bounds[:, 0]
+    where = np.arange(lengths.max()) < lengths[:, None]
+    latencies = np.full(where.shape, np.inf)
+    rates = np.full(where.shape, -np.inf)
+    latencies[where] = np.where(feasible, part.latency_s, np.inf)
+    rates[where] = np.where(feasible, part.tokens_per_s, -np.inf)
+    latencies, rates = significant(latencies), significant(rates)
+    order = np.argsort(-rates, axis=1, kind="stable")
+    later = np.argsort(np.take_along_axis(latencies, order, 1), axis=1, kind="stable")
+    order = np.take_along_axis(order, later, 1)
+    sorted_rates = np.take_along_axis(rates, order, 1)
+    most = np.maximum.accumulate(sorted_rates, axis=1)
+    stays = np.ones_like(where)
+    stays[:, 1:] = sorted_rates[:, 1:] > most[:, :-1]
+    stays &= sorted_rates > -np.inf
+    found = np.zeros_like(where)
+    np.put_along_axis(found, order, stays, 1)
+    return found[where]
