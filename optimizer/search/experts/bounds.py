@@ -20,8 +20,7 @@ class Certificate:
 
     mean         the load of all experts, shared by all GPUs
     share        `expert` with `copies`: smaller pieces everywhere would need more slots than exist
-    sizes        one copy each, the `pieces` largest on a GPU each: they and the smallest that can
-                 fill up those GPUs; or two of them share a GPU
+    sizes        one copy each: what the `pieces` largest force, alone on GPUs or sharing one
     enumeration  two slots a GPU: every count vector, paired largest with smallest, is above it
     hall         two slots a GPU: pieces of at least s need as many of at most bound - s, summed
                  over `sizes` with `weights`, at `slot_price` a slot, over the best counts
@@ -52,26 +51,34 @@ def share_bounds(loads: Floats, slots: int) -> list[Certificate]:
 
 
 def size_bounds(loads: Floats, gpus: int) -> list[Certificate]:
-    """With one copy each: the best k for which the k largest must fill k GPUs, or two of them one.
+    """With one copy each: what the k largest pieces force, for the k that forces most.
 
-    Either the k largest lie on k GPUs, beside at least the k (S - 1) smallest of all, so that one
-    of these GPUs holds a k-th of that; or two of the k largest share a GPU with S - 2 others.
+    Up to k = gpus, either they lie on k GPUs, beside at least the k (S - 1) smallest of all, and
+    one of these GPUs holds a k-th of that; or two of the k share a GPU with S - 2 others. Above,
+    ceil(k / gpus) of them share a GPU with the smallest in its other slots.
     """
     rows, experts = loads.shape
     per_gpu = experts // gpus
     falling = -np.sort(-loads, axis=1)
-    largest = falling.cumsum(axis=1)
+    largest = np.concatenate([np.zeros((rows, 1)), falling.cumsum(axis=1)], axis=1)
     smallest = np.concatenate([np.zeros((rows, 1)), falling[:, ::-1].cumsum(axis=1)], axis=1)
-    k = np.arange(1, gpus + 1)
-    apart = (largest[:, k - 1] + smallest[:, k * (per_gpu - 1)]) / k
-    together = np.full_like(apart, np.inf)
+
+    def together(k: Ints, number: Ints) -> Floats:
+        """The last `number` of the k largest on one GPU, its other slots filled with the least."""
+        shared: Floats = largest[:, k] - largest[:, k - number] + smallest[:, per_gpu - number]
+        return shared
+
+    alone = np.arange(1, gpus + 1)
+    value = (largest[:, alone] + smallest[:, alone * (per_gpu - 1)]) / alone
     if per_gpu > 1:
-        pair = falling[:, k[1:] - 1] + falling[:, k[1:] - 2]
-        together[:, 1:] = pair + smallest[:, [per_gpu - 2]]
-    value = np.minimum(apart, together)
+        pairs = together(alone[1:], np.full(gpus - 1, 2))
+        value[:, 1:] = np.minimum(value[:, 1:], pairs)
+    crowded = np.arange(1, per_gpu) * gpus + 1
+    value = np.concatenate([value, together(crowded, -(-crowded // gpus))], axis=1)
     best = value.argmax(axis=1)
+    pieces = np.concatenate([alone, crowded])
     return [
-        Certificate("sizes", float(value[row, i]), {"pieces": int(i) + 1})
+        Certificate("sizes", float(value[row, i]), {"pieces": int(pieces[i])})
         for row, i in enumerate(best)
     ]
 

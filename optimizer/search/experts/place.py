@@ -13,6 +13,7 @@ from optimizer.search.experts.moves import Rules
 from optimizer.search.experts.pack import gpu_loads, largest_first
 from optimizer.search.experts.pairs import enumerable, place_pairs
 from optimizer.search.experts.placement import ExpertPlacement
+from optimizer.search.experts.prove import prove_pairs
 from optimizer.search.experts.replan import replan
 from optimizer.search.experts.solve import SEED, eplb, solve
 from optimizer.search.experts.traffic import spread_over_nodes
@@ -28,13 +29,15 @@ def place_experts(
     current: Ints | None = None,
     max_moves: int | None = None,
     distinct: bool = False,
+    prove: bool = False,
 ) -> ExpertPlacement:
     """Replica counts and places of all layers with the least largest GPU load, and a bound of each.
 
     `loads` [layers, experts]; slot s lies on GPU s // (slots / gpus), GPU g on node
     g // (gpus / nodes). `groups` keeps each run of experts / groups experts on one node. `current`
     [layers, slots] is changed in at most `max_moves` slots a layer instead of planned afresh.
-    `distinct` allows no two copies of an expert on one GPU.
+    `distinct` allows no two copies of an expert on one GPU. `prove` spends seconds a layer on the
+    optimum where GPUs have two slots and any expert may lie on any GPU; elsewhere it adds nothing.
     """
     loads = np.asarray(loads, dtype=np.float64)
     problems = _problems(loads, gpus, slots, nodes, groups, current, max_moves, distinct)
@@ -56,6 +59,8 @@ def place_experts(
         placed = replan(loads, current, values(certificates), rules)
     else:
         placed, certificates = _place_free(loads, slots, certificates, rules)
+        if prove and slots == 2 * gpus:
+            placed, certificates = prove_pairs(loads, placed, certificates, distinct)
         rng = np.random.default_rng(SEED)
         placed = spread_over_nodes(loads, placed, gpus, nodes, rng)
     return ExpertPlacement(

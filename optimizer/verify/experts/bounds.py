@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heapify, heapreplace
 from itertools import accumulate, combinations
-from math import fsum, isfinite
+from math import ceil, fsum, isfinite
 from typing import Any
 
 MOST_LEAVES = 1_000_000
+ROUNDING = 1e-12  # of the bound: by how much a piece may exceed it and still fit
 BELOW = 1 - 1e-9  # placements better by less than this share are not told apart from the bound
 
 
@@ -32,6 +33,7 @@ class Layer:
     slots: int
     nodes: int
     groups: int | None
+    distinct: bool
 
 
 def mean(layer: Layer, certificate: dict[str, Any], bound: float) -> float:
@@ -68,11 +70,13 @@ def enumeration(layer: Layer, certificate: dict[str, Any], bound: float) -> floa
         if leaf >= MOST_LEAVES:
             raise Unproven("has too many count vectors to recompute")
         pieces = sorted(
-            load / copies
-            for load, copies in zip(layer.loads, counts, strict=True)
+            (load / copies, expert)
+            for expert, (load, copies) in enumerate(zip(layer.loads, counts, strict=True))
             for _ in range(copies)
         )
-        if all(pieces[i] + pieces[-1 - i] < below for i in range(layer.gpus)):
+        if all(pieces[i][0] + pieces[-1 - i][0] < below for i in range(layer.gpus)):
+            if layer.distinct and not _pairs_below(pieces[::-1], below):
+                continue
             raise Unproven(f"counts {counts} give less than {bound:g}")
     return bound
 
@@ -95,19 +99,18 @@ def hall(layer: Layer, certificate: dict[str, Any], bound: float) -> float:
     if s and s[0] <= bound / 2:
         raise Unproven("needs sizes above half the bound")
     total = [0.0, *accumulate(weights)]
-    most = layer.slots - len(layer.loads) + 1
+    fewest = [max(1, ceil(load / (bound * (1 + ROUNDING)))) if bound else 1 for load in layer.loads]
+    spare = layer.slots - sum(fewest)
+    if spare < 0:
+        return bound  # pieces of at most the bound need more slots than there are
     least = []
-    for load in layer.loads:
+    for load, first in zip(layer.loads, fewest, strict=True):
         costs = []
-        for copies in range(1, most + 1):
+        for copies in range(first, first + spare + 1):
             piece = load / copies
-            if piece > bound:
-                continue
             large = piece > bound / 2
             at = bisect_right(s, piece if large else bound - piece)
             costs.append(copies * ((total[at] if large else -total[at]) + price))
-        if not costs:
-            return bound  # this expert's pieces are above the bound whatever the counts
         least.append(min(costs))
     if fsum(least) - price * layer.slots <= 0:
         raise Unproven("some counts find a partner for every large piece")
@@ -153,6 +156,29 @@ BOUNDS: dict[str, Callable[[Layer, dict[str, Any], float], float]] = {
     "groups": groups,
     "whole_groups": whole_groups,
 }
+
+
+def _pairs_below(pieces: list[tuple[float, int]], below: float) -> bool:
+    """Whether pieces, largest first, pair up with no expert beside itself and no sum at `below`."""
+    failed: set[tuple[tuple[float, int], ...]] = set()
+
+    def complete(left: tuple[tuple[float, int], ...]) -> bool:
+        if not left:
+            return True
+        if left in failed:
+            return False
+        if len(failed) > MOST_LEAVES:
+            raise Unproven("has too many pairings to recompute")
+        (size, expert), *others = left
+        for at, (other_size, other) in enumerate(others):
+            if other != expert and size + other_size < below:
+                rest = tuple(others[:at] + others[at + 1 :])
+                if complete(rest):
+                    return True
+        failed.add(left)
+        return False
+
+    return complete(tuple(pieces))
 
 
 def _sizes(loads: list[float], bins: int, k: int) -> float:

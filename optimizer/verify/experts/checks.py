@@ -186,6 +186,7 @@ def _bound(document: dict[str, Any], layer: int) -> Iterator[Finding]:
         slots=len(document["physical_to_logical_map"][layer]),
         nodes=document["nodes"],
         groups=document.get("groups"),
+        distinct=bool(document.get("distinct")),
     )
     try:
         proven = BOUNDS[kind](facts, certificate, bound)
