@@ -19,11 +19,11 @@ ROOM = "room on the nodes"
 def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
     """Replicas of each row's layout that its pool's live domains hold at once [n]."""
     types = domain_types(cluster)
-    layouts = candidates.layouts
+    layouts, widths = candidates.layouts, candidates.layouts.width
     found = np.zeros(len(candidates), dtype=np.int64)
     known: dict[tuple[Shape, int], int] = {}
-    for start, end in runs(candidates.pool, layouts.span, layouts.width, layouts.pp):
-        span, width = int(layouts.span[start]), int(layouts.width[start])
+    for start, end in runs(candidates.pool, layouts.span, widths, layouts.pp):
+        span, width = int(layouts.span[start]), int(widths[start])
         key = Shape(int(candidates.pool[start]), span, width % span), width // span
         if key not in known:
             known[key] = most_stages(types, *key)
