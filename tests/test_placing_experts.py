@@ -57,5 +57,5 @@ def test_bad_loads_and_files_are_named(loads: Path, tmp_path: Path) -> None:
         place(str(loads), gpus=8, slots=24, current=str(broken))
     negative = tmp_path / "negative.csv"
     negative.write_text("1,2\n-3,4\n")
-    with pytest.raises(SpecError, match="negative|at least 0"):
+    with pytest.raises(SpecError, match=r"negative|at least 0"):
         place(str(negative), gpus=2, slots=2)
