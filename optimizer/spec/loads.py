@@ -116,7 +116,7 @@ def _read_npy(path: Path) -> Floats:
     try:
         # mapped, so that a header that promises more than the file holds is refused
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # of a broken header NumPy raises whatever its parser meets
         raise SpecError(Problem(f"is no array of numbers: {error}", str(path))) from None
     if array.dtype.kind not in "iuf":
         raise SpecError(Problem(f"must hold numbers, not {array.dtype}", str(path)))

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heapify, heapreplace
 from itertools import accumulate, combinations
-from math import ceil, fsum, isfinite
+from math import ceil, fsum
 from typing import Any
 
 MOST_LEAVES = 1_000_000
+MOST_PIECES = 64
+LARGE = 1e30  # no load or price is
 ROUNDING = 1e-12  # of the bound: by how much a piece may exceed it and still fit
 BELOW = 1 - 1e-9  # placements better by less than this share are not told apart from the bound
 
@@ -160,6 +162,8 @@ BOUNDS: dict[str, Callable[[Layer, dict[str, Any], float], float]] = {
 
 def _pairs_below(pieces: list[tuple[float, int]], below: float) -> bool:
     """Whether pieces, largest first, pair up with no expert beside itself and no sum at `below`."""
+    if len(pieces) > MOST_PIECES:
+        raise Unproven("has too many pieces to pair anew")
     failed: set[tuple[tuple[float, int], ...]] = set()
 
     def complete(left: tuple[tuple[float, int], ...]) -> bool:
@@ -253,7 +257,7 @@ def _index(certificate: dict[str, Any], key: str, among: list[float]) -> int:
 def _numbers(certificate: dict[str, Any], key: str) -> list[float]:
     values = certificate.get(key)
     if not isinstance(values, list) or not all(
-        isinstance(value, (int, float)) and isfinite(value) for value in values
+        isinstance(value, (int, float)) and abs(value) < LARGE for value in values
     ):
         raise Unproven(f"needs finite numbers as '{key}'")
     return values

@@ -8,10 +8,10 @@ again from its certificate. A bound of kind "solver" is the one thing taken on t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import fsum, isfinite
+from math import fsum
 from typing import Any
 
-from optimizer.verify.experts.bounds import BOUNDS, Layer, Unproven
+from optimizer.verify.experts.bounds import BOUNDS, LARGE, Layer, Unproven
 
 Finding = tuple[str, str]  # what was checked, and what is wrong with it
 ROUNDING = 1e-9  # share by which sums of floats may differ
@@ -49,10 +49,11 @@ def _shape(document: dict[str, Any]) -> Iterator[Finding]:
         if not _whole(document.get(key)) or document[key] < 1:
             yield key, "must be a whole number of at least 1"
             return
-    groups = document.get("groups")
-    if groups is not None and (not _whole(groups) or groups < 1):
-        yield "groups", "must be null or a whole number of at least 1"
-        return
+    groups, max_moves = document.get("groups"), document.get("max_moves")
+    for key, value, least in (("groups", groups, 1), ("max_moves", max_moves, 0)):
+        if value is not None and (not _whole(value) or value < least):
+            yield key, f"must be null or a whole number of at least {least}"
+            return
     lists = [*LISTS, *(["current"] if document.get("current") is not None else [])]
     numbers = [*NUMBERS, *(["free_largest"] if document.get("free_largest") is not None else [])]
     for key in [*lists, *numbers, "certificates"]:
@@ -167,12 +168,15 @@ def _bound(document: dict[str, Any], layer: int) -> Iterator[Finding]:
     """The bound's certificate proves it, and no placement beats it."""
     where = f"layer {layer}: "
     bound, certificate = document["bounds"][layer], document["certificates"][layer]
-    kind = certificate.get("kind")
+    kind = str(certificate.get("kind"))
     if document["largest"][layer] < bound * (1 - ROUNDING):
         yield "bounds", f"{where}{bound:g} is above the largest load, so it is no bound"
     if kind == "solver":
-        certificate = certificate.get("checked", {})
-        kind, checked = certificate.get("kind"), certificate.get("bound")
+        certificate = certificate.get("checked")
+        if not isinstance(certificate, dict):
+            yield "certificates", f"{where}solver: needs a checked certificate beside its own"
+            return
+        kind, checked = str(certificate.get("kind")), certificate.get("bound")
         if not _amount(checked) or checked > bound * (1 + ROUNDING):
             yield "certificates", f"{where}the checked bound is above the solver's, or none"
             return
@@ -206,12 +210,7 @@ def _whole(value: Any) -> bool:
 
 
 def _amount(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and isfinite(value)
-        and value >= 0
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < LARGE
 
 
 def _length(rows: list[Any]) -> int:
