@@ -174,7 +174,8 @@ def test_help_imports_neither_solver_nor_tables(tmp_path: Path) -> None:
         "import optimizer.cli\n"
         "try: optimizer.cli.main()\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('ortools', 'pandas', 'numpy', 'pydantic') if name in sys.modules])"
+        "heavy = ('ortools', 'pandas', 'numpy', 'pydantic')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True

@@ -48,8 +48,18 @@ def shard_bytes(linear: Linear, degree: Floats, precision: Precision) -> Floats:
 
 # Matrices that every engine multiplies together with a neighbour that reads the same input.
 FUSED = frozenset(
-    "k_proj v_proj kv_a_proj z_proj ba_proj indexer_k_proj indexer_weights "
-    "gate shared_gate expert_gate".split()
+    [
+        "k_proj",
+        "v_proj",
+        "kv_a_proj",
+        "z_proj",
+        "ba_proj",
+        "indexer_k_proj",
+        "indexer_weights",
+        "gate",
+        "shared_gate",
+        "expert_gate",
+    ]
 )
 
 
