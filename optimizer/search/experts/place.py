@@ -185,7 +185,8 @@ def _problems(
                 key="groups",
             )
         )
-    if distinct and slots > experts * gpus:
+    reach = gpus if groups is None else gpus // nodes  # GPUs that an expert may lie on
+    if distinct and slots > experts * reach:
         found.append(Problem(f"{slots} slots need two copies of an expert on one GPU", key="slots"))
     if max_moves is not None and (current is None or max_moves < 0):
         found.append(Problem("needs a current placement, and at least 0", key="max_moves"))
