@@ -27,7 +27,7 @@ from optimizer.layout import (
     enumerate_layouts,
     read_strategy,
 )
-from optimizer.layout.enumeration import spans_of
+from optimizer.layout.enumeration import divides, spans_of
 from optimizer.plan import Plan, Plans, runners_up, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
@@ -40,6 +40,8 @@ from optimizer.spec.model import ModelSpec
 from optimizer.spec.precisions import precision_choices
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 from optimizer.verify import Finding, verify_plan
+
+NO_LAYOUTS = Layouts(*(np.zeros(0, dtype=np.int64) for _ in range(7)))
 
 
 class Priced(NamedTuple):
@@ -125,8 +127,8 @@ def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading
 def space_of(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
     """One layout as the space of a pool, in every way that its stages may lie."""
     sizes = tuple(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-    spans = spans_of(layout.width, layout.tp, tuple(size for size in sizes if size))
-    layouts = Layouts.concatenate([Layouts.of(layout, span) for span in spans])
+    spans = spans_of(layout.width, layout.tp, layout.cp, tuple(size for size in sizes if size))
+    layouts = Layouts.concatenate([Layouts.of(layout, span) for span in spans] or [NO_LAYOUTS])
     return Space(layouts, len(spans), {})
 
 
@@ -148,9 +150,11 @@ def price(
         for name, count in space.removed.items():
             divisibility[name] = divisibility.get(name, 0) + count
         live = sum(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-        rows = rows_of(space.layouts, workload, live, replicas)
+        every = rows_of(space.layouts, workload, live, replicas)
         for precision in precision_choices(model, workload):
             job = Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
+            fits = divides(space.layouts, job.model)
+            rows = every.take(fits[every.layout])  # other formats cut in other blocks
             found = price_rows(job, rows, space.layouts)
             if confidence is not None:
                 found = tightened(job, rows, space.layouts, found, confidence)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.layout.degrees import Ints, Layouts, ParallelLayout
 from optimizer.spec.cluster import Cluster
@@ -143,19 +144,32 @@ def _admitted(limit: int, rules: Iterable[Rule], removed: dict[str, int], axis: 
     return admitted
 
 
-def spans_of(width: int, tp: int, sizes: tuple[int, ...]) -> list[int]:
+def divides(layouts: Layouts, model: ModelSpec) -> NDArray[np.bool_]:
+    """Which layouts cut the model's matrices in whole blocks of its number formats [n]."""
+    fits = np.ones(len(layouts), dtype=bool)
+    for column, rules in ((layouts.tp, _tp_rules(model)), (layouts.etp, _etp_rules(model))):
+        for degree in np.unique(column):
+            if not all(holds(int(degree)) for _, holds in rules):
+                fits &= column != degree
+    return fits
+
+
+def spans_of(width: int, tp: int, cp: int, sizes: tuple[int, ...]) -> list[int]:
     """How many GPUs of a stage may lie in one domain: the span signatures worth pricing.
 
-    Tensor-parallel groups are kept whole where they fit a domain. On domains that the width fills
+    Groups of tp x cp ranks are kept whole where they fit a domain, else those of tp. On domains that the width fills
     without rest one signature dominates all others; elsewhere every even cut and every cut at a
     live size of a domain is offered.
     """
+    if not sizes:
+        return []
     largest = max(sizes)
-    if len(set(sizes)) == 1 and (largest % width == 0 or width % largest == 0):
+    grain = next((group for group in (tp * cp, tp) if group <= largest), largest)
+    filled = width % largest == 0 and largest % grain == 0
+    if len(set(sizes)) == 1 and (largest % width == 0 or filled):
         return [min(width, largest)]
     offers = {size for size in sizes if size <= width}
     offers |= {-(-width // count) for count in range(1, width + 1)}
-    grain = min(tp, largest)
     return sorted(
         offer
         for offer in offers
@@ -212,7 +226,7 @@ def enumerate_layouts(
                     key = f"what {workload.engine} can express"
                     removed[key] = removed.get(key, 0) + 1
                     continue
-                rows += [(tp, cp, dp, ep, etp, span) for span in spans_of(width, tp, sizes)]
+                rows += [(tp, cp, dp, ep, etp, span) for span in spans_of(width, tp, cp, sizes)]
     grid = np.array(rows, dtype=np.int64).reshape(-1, 6)
     widths = grid[:, 0] * grid[:, 1] * grid[:, 2]
     stages = np.arange(1, min(model.num_layers, num_gpus) + 1, dtype=np.int64)

@@ -23,7 +23,7 @@ def space(plan: Json) -> Iterator[Outcome]:
         given = 0
         for pool in plan["cluster"]["pools"]:
             sizes = [len(domain) for domain in domains_of(plan, pool) if domain]
-            given += num_spans(layout["width"], layout["tp"], sizes)
+            given += num_spans(layout["width"], layout["tp"], layout["cp"], sizes)
         if told["layouts"] == given:
             yield True, f"layouts of the given strategy: {given}"
             return
@@ -43,13 +43,16 @@ def space(plan: Json) -> Iterator[Outcome]:
         )
 
 
-def num_spans(width: int, tp: int, sizes: list[int]) -> int:
+def num_spans(width: int, tp: int, cp: int, sizes: list[int]) -> int:
     """How many cuts of a stage over domains are worth pricing: one where stages and domains fill
     each other; else every even cut and every domain's size that keeps tensor groups whole."""
     if not sizes:
         return 0
     largest = max(sizes)
-    if min(sizes) == largest and (largest % width == 0 or width % largest == 0):
+    grain = tp * cp if tp * cp <= largest else min(tp, largest)
+    if min(sizes) == largest and largest % width == 0:
+        return 1
+    if min(sizes) == largest and width % largest == 0 and largest % grain == 0:
         return 1
     offers = {size for size in sizes if size <= width}
     parts = 1
@@ -57,7 +60,6 @@ def num_spans(width: int, tp: int, sizes: list[int]) -> int:
         share = up(width, parts)
         offers.add(share)
         parts = width + 1 if share == 1 else up(width, share - 1)
-    grain = min(tp, largest)
     return sum(
         offer <= largest and offer % grain == 0 and width % offer % grain == 0 for offer in offers
     )
@@ -140,7 +142,7 @@ def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -
         grids = [(ep, etp) for ep in eps for etp in etps if ep * etp <= gpus]
     engine = workload["engine"]
     total = 0
-    spans: dict[tuple[int, int], int] = {}
+    spans: dict[tuple[int, int, int], int] = {}
     for ep, etp in grids:
         for tp in tps:
             for cp in cps:
@@ -153,9 +155,9 @@ def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -
                 if why is not None:
                     removed[(why,)] = removed.get((why,), 0) + 1
                     continue
-                if (width, tp) not in spans:
-                    spans[width, tp] = num_spans(width, tp, sizes)
-                total += spans[width, tp] * min(stages, gpus // width)
+                if (width, tp, cp) not in spans:
+                    spans[width, tp, cp] = num_spans(width, tp, cp, sizes)
+                total += spans[width, tp, cp] * min(stages, gpus // width)
     return total
 
 
