@@ -157,9 +157,9 @@ def divides(layouts: Layouts, model: ModelSpec) -> NDArray[np.bool_]:
 def spans_of(width: int, tp: int, cp: int, sizes: tuple[int, ...]) -> list[int]:
     """How many GPUs of a stage may lie in one domain: the span signatures worth pricing.
 
-    Groups of tp x cp ranks are kept whole where they fit a domain, else those of tp. On domains that the width fills
-    without rest one signature dominates all others; elsewhere every even cut and every cut at a
-    live size of a domain is offered.
+    Groups of tp x cp ranks are kept whole where they fit a domain, else those of tp. On domains
+    that the width fills without rest one signature dominates all others; elsewhere every even cut
+    and every cut at a live size of a domain is offered.
     """
     if not sizes:
         return []
