@@ -1,46 +1,93 @@
-"""Distinct rows of a few columns, and the way back: each operator is priced once a distinct row."""
+"""Distinct rows of a few columns, and the way back: what follows from them is priced once each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.layout import Ints
 from optimizer.operators import Columns, Floats
 
-MAX_TABLE = 1 << 24  # cells of the flag table below; beyond it rows are sorted instead
+MAX_TABLE = 1 << 24  # cells of a table of flags; beyond it rows are sorted instead
+
+Coded = tuple[NDArray[Any], Ints]  # (distinct values, for each entry the index of its own)
+
+
+def coded(values: NDArray[Any]) -> Coded:
+    """The distinct values ascending, and each entry's index in them; whole numbers close together
+    are found by a table of flags, all others by sorting."""
+    if not len(values):
+        return values, np.zeros(0, dtype=np.int64)
+    least, most = values.min(), values.max()
+    if least == most:
+        return values[:1], np.zeros(len(values), dtype=np.int64)
+    if most - least < max(1 << 16, 4 * len(values)) and most < 2**53:
+        whole = values.astype(np.int64)
+        if values.dtype.kind == "i" or (whole == values).all():
+            start = int(least)
+            found, codes = _flagged(whole - start, int(most) - start + 1)
+            return (found + start).astype(values.dtype), codes
+    found, codes = np.unique(values, return_inverse=True)
+    return found, codes
+
+
+def _flagged(keys: Ints, cells: int) -> tuple[Ints, Ints]:
+    used = np.zeros(cells, dtype=bool)
+    used[keys] = True
+    found = np.flatnonzero(used)
+    place = np.empty(cells, dtype=np.int64)
+    place[found] = np.arange(len(found))
+    return found, place[keys]
+
+
+def _joint(columns: Sequence[Coded]) -> tuple[Ints, Ints]:
+    """(distinct joint keys ascending, for each row the index of its own)."""
+    key = np.zeros(len(columns[0][1]), dtype=np.int64)
+    cells = 1
+    for values, codes in columns:
+        if len(values) > 1:
+            key = key * len(values) + codes if cells > 1 else codes
+            cells *= len(values)
+    if cells <= max(MAX_TABLE, 4 * len(key)):
+        return _flagged(key, cells)
+    found, back = np.unique(key, return_inverse=True)
+    return found, back
+
+
+def representatives(*columns: NDArray[Any]) -> tuple[Ints, Ints]:
+    """(one row of each distinct combination of columns, for each row the index of its own)."""
+    found, back = _joint([coded(column) for column in columns])
+    rows = np.empty(len(found), dtype=np.int64)
+    rows[back] = np.arange(len(back))
+    return rows, back
 
 
 class Factors:
-    """Codes each column once, so that any subset of columns is factored without sorting its
-    rows."""
+    """Codes each column once, so that any subset of columns is factored without sorting rows."""
 
     def __init__(self, columns: Columns) -> None:
-        self._values: dict[str, Floats] = {}
-        self._codes: dict[str, NDArray[np.int64]] = {}
-        for name, column in columns.items():
-            self._values[name], self._codes[name] = np.unique(column, return_inverse=True)
+        self._columns = columns
+        self._coded: dict[int, Coded] = {}  # by the identity of a column: names may share one
+        self._known: dict[tuple[str, ...], tuple[dict[str, Floats], Ints]] = {}
 
-    def distinct(self, names: Sequence[str]) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+    def _code(self, name: str) -> Coded:
+        column = self._columns[name]
+        if id(column) not in self._coded:
+            self._coded[id(column)] = coded(column)
+        return self._coded[id(column)]
+
+    def distinct(self, names: Sequence[str]) -> tuple[dict[str, Floats], Ints]:
         """(the distinct rows of the named columns, for each row the index of its distinct one)."""
-        sizes = [len(self._values[name]) for name in names]
-        key = np.zeros(len(self._codes[names[0]]), dtype=np.int64)
-        for name, size in zip(names, sizes, strict=True):
-            key = key * size + self._codes[name]
-        cells = int(np.prod([float(size) for size in sizes]))
-        if cells <= max(MAX_TABLE, 4 * len(key)):
-            used = np.zeros(cells, dtype=bool)
-            used[key] = True
-            keys = np.flatnonzero(used)
-            position = np.empty(cells, dtype=np.int64)
-            position[keys] = np.arange(len(keys))
-            back = position[key]
-        else:
-            keys, back = np.unique(key, return_inverse=True)
-        found: dict[str, Floats] = {}
-        rest = keys
-        for name, size in zip(reversed(names), reversed(sizes), strict=True):
-            found[name] = self._values[name][rest % size]
-            rest = rest // size
-        return found, back
+        key = tuple(names)
+        if key not in self._known:
+            once = {id(self._columns[name]): self._code(name) for name in names}
+            rest, back = _joint(list(once.values()))
+            found: dict[int, Floats] = {}
+            for identity, (values, _) in reversed(once.items()):
+                found[identity] = values[rest % len(values)]
+                rest = rest // len(values)
+            self._known[key] = {name: found[id(self._columns[name])] for name in names}, back
+        return self._known[key]

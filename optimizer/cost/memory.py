@@ -6,20 +6,25 @@ engine keeps alive at the peak of its largest step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from optimizer.cost.factoring import Factors
-from optimizer.cost.stages import Stage, stage_maximum
-from optimizer.layout import Ints
+from optimizer.cost.stages import Stage
 from optimizer.operators import Columns, Floats
 from optimizer.operators.attention import KV_BYTES, STATE_BYTES
 from optimizer.operators.matrices import shard_bytes
 from optimizer.operators.operator import ACTIVATION_BYTES, shards
 from optimizer.spec.formats import matrix_bytes
-from optimizer.spec.linears import embedding_linears, head_linears, layer_linears, mtp_linears
+from optimizer.spec.linears import (
+    Linear,
+    embedding_linears,
+    head_linears,
+    layer_linears,
+    mtp_linears,
+)
 from optimizer.spec.model import (
     DenseFfn,
     GroupedQueryAttention,
@@ -45,20 +50,28 @@ COMPONENTS = (
 
 
 class LayerBytes(NamedTuple):
-    """Columns [n] of one layer type: weights outside and inside routed experts, and cache bytes of
-    all planned sequences."""
+    """Columns [n] of one layer type: weights outside and inside routed experts, and cache bytes."""
 
     dense: Floats
     experts: Floats
     cache: Floats
 
 
-class MemoryColumns(NamedTuple):
-    """All that the memory of any stage is summed from; every array [n]."""
+class LayoutBytes(NamedTuple):
+    """Columns [n] that follow from the degrees alone; the cache is that of one sequence."""
 
     layers: dict[str, LayerBytes]
     first: Floats  # embedding, extra weights
     last: Floats  # head and final norm; 0 for tied weights on one stage
+    logits: Floats  # of one token
+
+
+class MemoryColumns(NamedTuple):
+    """All that the memory of any stage is summed from; every array [n]."""
+
+    layers: dict[str, LayerBytes]
+    first: Floats
+    last: Floats
     activations: Floats
     logits: Floats  # on the last stage
     buffers: Floats
@@ -81,20 +94,6 @@ class MemoryColumns(NamedTuple):
             self.reserve,
         )
         return dict(zip(COMPONENTS, amounts, strict=True))
-
-    def fullest(self, model: ModelSpec, pp: Ints) -> Floats:
-        """Bytes of the fullest stage's rank [n]."""
-        layers = {
-            name: held.dense + held.experts + held.cache for name, held in self.layers.items()
-        }
-        most = stage_maximum(model, pp, layers, self.first, self.last + self.logits)
-        return most + self.activations + self.buffers + self.reserve
-
-    def cache_per_stage(self, model: ModelSpec, pp: Ints) -> Floats:
-        zero = np.zeros(len(pp))
-        return stage_maximum(
-            model, pp, {name: held.cache for name, held in self.layers.items()}, zero, zero
-        )
 
 
 def cached_tokens(layer: LayerType, tokens: int) -> int:
@@ -190,6 +189,52 @@ def _buffer_bytes(model: ModelSpec, columns: Columns) -> Floats:
     return total
 
 
+def layout_bytes(
+    model: ModelSpec, columns: Mapping[str, Floats], sequence_tokens: int
+) -> LayoutBytes:
+    """What follows from the degrees alone (columns tp, cp, ep, etp, pp)."""
+    factors = Factors(columns)
+    grid, on_grid = factors.distinct(("tp", "ep", "etp"))
+    cut, on_cut = factors.distinct(("tp", "cp"))
+    layers: dict[str, LayerBytes] = {}
+    for name, layer in model.layer_types.items():
+        dense, experts = _layer_weights(layer, model, grid["tp"], grid["ep"], grid["etp"])
+        cache = sequence_cache_bytes(layer, model, sequence_tokens, cut["tp"], cut["cp"])
+        layers[name] = LayerBytes(dense[on_grid], experts[on_grid], cache[on_cut])
+    found, back = factors.distinct(("tp",))
+    tp = found["tp"]
+    extra = sum(matrix_bytes(1, each.parameters, each.format) for each in model.extra_weights)
+    first = extra + _sum_bytes(embedding_linears(model), tp, model)
+    last = _sum_bytes(head_linears(model), tp, model)[back]
+    if model.tied_embeddings:
+        table = _sum_bytes(head_linears(model)[:1], tp, model)[back]
+        last = np.where(columns["pp"] > 1, last, last - table)
+    if model.mtp is not None and model.mtp.used:
+        extra_layer = np.zeros(len(grid["tp"]))
+        for linear in mtp_linears(model):
+            degree = grid["etp"] if linear.part == "experts" else grid["tp"]
+            copies = np.ceil(linear.copies / grid["ep"]) if linear.part == "experts" else 1.0
+            extra_layer = extra_layer + copies * shard_bytes(linear, degree, model.precision)
+        last = last + model.mtp.num_layers * extra_layer[on_grid]
+    logits = LOGIT_BYTES * shards(model.vocab_size, tp)
+    return LayoutBytes(layers, first[back], last, logits[back])
+
+
+def _sum_bytes(linears: Iterable[Linear], tp: Floats, model: ModelSpec) -> Floats:
+    sizes = (shard_bytes(linear, tp, model.precision) for linear in linears)
+    return sum(sizes, np.zeros(len(tp)))
+
+
+def working_bytes(model: ModelSpec, columns: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+    """(activations, communication buffers) at the peak of a step: columns tp, cp, dp, ep, etp;
+    tokens (new tokens of one attention rank); imbalance."""
+    wide, back = Factors(columns).distinct(("tp", "cp", "dp", "ep", "etp", "tokens", "imbalance"))
+    activations = np.zeros(len(wide["tp"]))
+    for layer in model.layer_types.values():
+        activations = np.maximum(activations, _activation_bytes(layer, model, wide))
+    return activations[back], _buffer_bytes(model, wide)[back]
+
+
 def memory_columns(
     model: ModelSpec, columns: Mapping[str, Floats], sequence_tokens: int, reserve_bytes: float
 ) -> MemoryColumns:
@@ -199,50 +244,13 @@ def memory_columns(
     logits (tokens whose logits that step computes), held (sequences whose cache the rank keeps),
     imbalance. Each of the held sequences has sequence_tokens tokens at its end.
     """
-    factors = Factors(columns)
-    layers: dict[str, LayerBytes] = {}
-    activations = np.zeros(len(columns["tp"]))
-    for name, layer in model.layer_types.items():
-        found, back = factors.distinct(("tp", "ep", "etp"))
-        dense, experts = _layer_weights(layer, model, found["tp"], found["ep"], found["etp"])
-        seen, caches = factors.distinct(("tp", "cp"))
-        cache = sequence_cache_bytes(layer, model, sequence_tokens, seen["tp"], seen["cp"])
-        layers[name] = LayerBytes(dense[back], experts[back], cache[caches] * columns["held"])
-        wide, active = factors.distinct(("tp", "cp", "dp", "ep", "etp", "tokens", "imbalance"))
-        activations = np.maximum(activations, _activation_bytes(layer, model, wide)[active])
-    found, back = factors.distinct(("tp",))
-    first = sum(
-        (shard_bytes(linear, found["tp"], model.precision) for linear in embedding_linears(model)),
-        np.zeros(len(found["tp"])),
-    )
-    first = first + sum(
-        matrix_bytes(1, extra.parameters, extra.format) for extra in model.extra_weights
-    )
-    head = sum(
-        (shard_bytes(linear, found["tp"], model.precision) for linear in head_linears(model)),
-        np.zeros(len(found["tp"])),
-    )
-    last = head[back]
-    if model.tied_embeddings:
-        table = shard_bytes(head_linears(model)[0], found["tp"], model.precision)[back]
-        last = np.where(columns["pp"] > 1, last, last - table)
-    if model.mtp is not None and model.mtp.used:
-        seen, where = factors.distinct(("tp", "ep", "etp"))
-        extra_layer = np.zeros(len(seen["tp"]))
-        for linear in mtp_linears(model):
-            degree = seen["etp"] if linear.part == "experts" else seen["tp"]
-            copies = np.ceil(linear.copies / seen["ep"]) if linear.part == "experts" else 1.0
-            extra_layer = extra_layer + copies * shard_bytes(linear, degree, model.precision)
-        last = last + model.mtp.num_layers * extra_layer[where]
-    seen, where = factors.distinct(("tp", "logits"))
-    logits = LOGIT_BYTES * seen["logits"] * shards(model.vocab_size, seen["tp"])
-    wide, active = factors.distinct(("tp", "cp", "dp", "ep", "etp", "tokens"))
+    fixed = layout_bytes(model, columns, sequence_tokens)
+    layers = {
+        name: layer._replace(cache=layer.cache * columns["held"])
+        for name, layer in fixed.layers.items()
+    }
+    logits = fixed.logits * columns["logits"]
+    activations, buffers = working_bytes(model, columns)
     return MemoryColumns(
-        layers,
-        first[back],
-        last,
-        activations,
-        logits[where],
-        _buffer_bytes(model, wide)[active],
-        reserve_bytes,
+        layers, fixed.first, fixed.last, activations, logits, buffers, reserve_bytes
     )

@@ -31,14 +31,17 @@ def part_seconds(
 ) -> dict[str, Floats]:
     """Seconds of each part [n]: a layer of each type, the embedding, the head, a boundary."""
     factors = Factors(columns)
-    length = len(columns["tp"])
-    totals: dict[str, Floats] = {}
+    alike: dict[tuple[str, tuple[str, ...]], Floats] = {}  # families of one part and columns
     for family in families:
-        distinct, back = factors.distinct(family.depends)
-        seconds = np.zeros(len(distinct[family.depends[0]]))
+        distinct, _ = factors.distinct(family.depends)
+        seconds = alike.get((family.part, family.depends), np.zeros(1))
         for operator in family.build(distinct):
             seconds = seconds + operator_seconds(operator, device, constants)
-        totals[family.part] = totals.get(family.part, np.zeros(length)) + seconds[back]
+        alike[family.part, family.depends] = seconds
+    totals: dict[str, Floats] = {}
+    for (part, depends), seconds in alike.items():
+        column = seconds[factors.distinct(depends)[1]]
+        totals[part] = totals[part] + column if part in totals else column
     return totals
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from optimizer.cost.calibration import Calibration
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.memory import RUNTIME_RESERVE_BYTES, MemoryColumns, memory_columns
+from optimizer.cost.factoring import representatives
+from optimizer.cost.fullest import fullest_bytes
+from optimizer.cost.memory import (
+    RUNTIME_RESERVE_BYTES,
+    MemoryColumns,
+    layout_bytes,
+    memory_columns,
+    working_bytes,
+)
 from optimizer.cost.price import Step, step_seconds
 from optimizer.cost.pricers import Device
 from optimizer.cost.rows import Rows
 from optimizer.cost.serving import decode_cycle, serving_times
-from optimizer.layout import Ints, Layouts
+from optimizer.layout import Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
@@ -50,29 +59,35 @@ def sequence_tokens(workload: ForwardWorkload | ServingWorkload) -> int:
     return workload.input_len + workload.output_len
 
 
-def _degrees(job: Job, rows: Rows, layouts: Layouts) -> dict[str, Floats]:
-    chosen = layouts.take(rows.layout)
+def _degrees(job: Job, layouts: Layouts) -> dict[str, Floats]:
+    """The columns that follow from the degrees alone [layouts]."""
     imbalance = job.workload.expert_imbalance or 1.0
     columns = {
-        name: getattr(chosen, name).astype(np.float64)
+        name: getattr(layouts, name).astype(np.float64)
         for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
     }
-    columns["imbalance"] = np.full(len(rows), imbalance)
-    sizes = [len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool]
-    sizes = [size for size in sizes if size]
+    columns["imbalance"] = np.full(len(layouts), imbalance)
+    domains = [len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool]
+    sizes = Counter(size for size in domains if size)
     # Every boundary is inside a domain only where whole replicas fill the domains without rest.
-    whole = np.all([size % chosen.gpus_per_replica == 0 for size in sizes], axis=0)
-    columns["pp_inside"] = np.where((chosen.pp > 1) & (whole | (len(sizes) == 1)), 2.0, 1.0)
+    whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
+    inside = whole | (sum(sizes.values()) == 1)
+    columns["pp_inside"] = np.where((layouts.pp > 1) & inside, 2.0, 1.0)
     return columns
+
+
+def _micro(rows: Rows) -> Floats:
+    """Sequences of one micro-batch."""
+    return np.ceil(rows.sequences / rows.micro_batches)
 
 
 def step_columns(job: Job, rows: Rows, layouts: Layouts) -> Steps:
     """The columns of each phase's step, as operators.lower reads them."""
-    shared, workload = _degrees(job, rows, layouts), job.workload
-    micro = np.ceil(rows.sequences / rows.micro_batches)
+    degrees, workload = _degrees(job, layouts), job.workload
+    shared = {name: column[rows.layout] for name, column in degrees.items()}
     cp = shared["cp"]
     if isinstance(workload, ForwardWorkload):
-        length = workload.seq_len
+        length, micro = workload.seq_len, _micro(rows)
         return {
             "prefill": {
                 **shared,
@@ -82,7 +97,7 @@ def step_columns(job: Job, rows: Rows, layouts: Layouts) -> Steps:
                 "logits": micro,
             }
         }
-    fresh = workload.input_len - workload.prefix_len
+    fresh, micro = workload.input_len - workload.prefix_len, _micro(rows)
     ones = np.ones(len(rows))
     chunks = np.ceil(fresh / rows.chunk)
     return {
@@ -103,38 +118,65 @@ def step_columns(job: Job, rows: Rows, layouts: Layouts) -> Steps:
     }
 
 
+def _most_tokens(job: Job, rows: Rows, cp: Floats, micro: Floats) -> Floats:
+    """New tokens of one attention rank in its largest step."""
+    if isinstance(job.workload, ForwardWorkload):
+        return np.ceil(micro * job.workload.seq_len / cp)
+    return np.maximum(np.ceil(rows.chunk / cp), micro)
+
+
+def _held(job: Job, rows: Rows) -> Floats:
+    """Sequences whose cache a rank keeps; a forward pass keeps none."""
+    if isinstance(job.workload, ForwardWorkload):
+        return np.zeros(len(rows))
+    return rows.sequences.astype(np.float64)
+
+
 def memory_of(job: Job, rows: Rows, layouts: Layouts) -> MemoryColumns:
     """Memory of every candidate at the peak of its largest step."""
-    columns, workload = _degrees(job, rows, layouts), job.workload
-    micro = np.ceil(rows.sequences / rows.micro_batches)
-    if isinstance(workload, ForwardWorkload):
-        columns["tokens"] = np.ceil(micro * workload.seq_len / columns["cp"])
-        columns["held"] = np.zeros(len(rows))
-        columns["logits"] = micro
-    else:
-        columns["tokens"] = np.maximum(np.ceil(rows.chunk / columns["cp"]), micro)
-        columns["held"] = rows.sequences.astype(np.float64)
-        columns["logits"] = micro
-    reserve = workload.runtime_reserve_bytes or RUNTIME_RESERVE_BYTES
-    return memory_columns(job.model, columns, sequence_tokens(workload), reserve)
+    degrees, micro = _degrees(job, layouts), _micro(rows)
+    columns = {name: column[rows.layout] for name, column in degrees.items()}
+    columns["tokens"] = _most_tokens(job, rows, columns["cp"], micro)
+    columns["held"] = _held(job, rows)
+    columns["logits"] = micro
+    return memory_columns(job.model, columns, sequence_tokens(job.workload), _reserve(job))
+
+
+def _reserve(job: Job) -> float:
+    return job.workload.runtime_reserve_bytes or RUNTIME_RESERVE_BYTES
+
+
+def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
+    """Bytes of the fullest rank [n]: what memory_of sums up, each part over its distinct rows."""
+    degrees, micro = _degrees(job, layouts), _micro(rows)
+    held = layout_bytes(job.model, degrees, sequence_tokens(job.workload))
+    fullest = fullest_bytes(job.model, held, layouts.pp, rows.layout, _held(job, rows), micro)
+    tokens = _most_tokens(job, rows, degrees["cp"][rows.layout], micro)
+    chosen, back = representatives(rows.layout, tokens)
+    columns = {name: column[rows.layout[chosen]] for name, column in degrees.items()}
+    activations, buffers = working_bytes(job.model, {**columns, "tokens": tokens[chosen]})
+    return fullest + (activations + buffers + _reserve(job))[back]
 
 
 def price_rows(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
     """Seconds and bytes of every candidate, and each limit's need."""
-    memory = memory_of(job, rows, layouts)
+    memory_bytes = _memory_bytes(job, rows, layouts)
     chosen = layouts.take(rows.layout)
-    memory_bytes = memory.fullest(job.model, chosen.pp)
     if isinstance(job.workload, ForwardWorkload):
         return _forward(job, job.workload, rows, chosen, layouts, memory_bytes)
     return _serving(job, job.workload, rows, chosen, layouts, memory_bytes)
 
 
-def _steps(job: Job, rows: Rows, layouts: Layouts, pp: Ints) -> dict[str, Step]:
-    families = lower(job.model)
-    return {
-        phase: step_seconds(job.model, families, columns, pp, job.device, job.calibration.constants)
-        for phase, columns in step_columns(job, rows, layouts).items()
-    }
+def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
+    """One step of a phase, priced once for each layout and number of tokens: a prefill of serving
+    depends on the chunk alone, every other step on the micro-batch."""
+    is_chunked = phase == "prefill" and not isinstance(job.workload, ForwardWorkload)
+    chosen, back = representatives(rows.layout, rows.chunk if is_chunked else _micro(rows))
+    points = rows.take(chosen)
+    columns = step_columns(job, points, layouts)[phase]
+    pp, constants = layouts.pp[points.layout], job.calibration.constants
+    step = step_seconds(job.model, lower(job.model), columns, pp, job.device, constants)
+    return Step(step.total_s[back], step.slowest_stage_s[back])
 
 
 def _forward(
@@ -145,7 +187,7 @@ def _forward(
     layouts: Layouts,
     memory_bytes: Floats,
 ) -> Candidates:
-    step = _steps(job, rows, layouts, chosen.pp)["prefill"]
+    step = _step(job, "prefill", rows, layouts)
     own_s = job.calibration.constants.prefill_step_s
     latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s + own_s
     share = workload.batch / rows.replicas_min
@@ -171,16 +213,15 @@ def _serving(
     layouts: Layouts,
     memory_bytes: Floats,
 ) -> Candidates:
-    steps = _steps(job, rows, layouts, chosen.pp)
+    prefill = _step(job, "prefill", rows, layouts)
     calibration, engine = job.calibration, workload.engine
     fresh = workload.input_len - workload.prefix_len
     running = rows.sequences.astype(np.float64)
-    decode = decode_cycle(
-        steps["decode"], rows.micro_batches, running, chosen.dp, calibration, engine
-    )
+    step = _step(job, "decode", rows, layouts)
+    decode = decode_cycle(step, rows.micro_batches, running, chosen.dp, calibration, engine)
     times = serving_times(
         decode,
-        steps["prefill"],
+        prefill,
         np.ceil(fresh / rows.chunk),
         running,
         np.zeros(len(rows)),  # a plan's sequences all fit the cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,74 +62,65 @@ def expand(
     num_gpus: int,
     replicas: int | None = None,
 ) -> Rows:
-    """Every candidate of the space: layouts x sequences x chunk x micro-batches x replicas.
-
-    With `replicas` given that number is judged, whether or not there are GPUs for it.
-    """
-    total = workload.batch if isinstance(workload, ForwardWorkload) else workload.concurrency
-    grid = sequence_grid(MAX_SEQUENCES) if total is None else share_grid(total)
-    layout = np.repeat(np.arange(len(layouts)), len(grid))
-    sequences = np.tile(grid, len(layouts))
-    room = num_gpus // layouts.gpus_per_replica[layout]
+    """Every candidate of the space: layouts x replicas x sequences x micro-batches x chunk, in this
+    order. With `replicas` given that number is judged, whether or not there are GPUs for it."""
+    room = num_gpus // layouts.gpus_per_replica
     if replicas is not None:
-        room = np.full_like(layout, replicas)
-    replicas_min = np.ones_like(layout) if replicas is None else room
-    replicas_max = room
-    if total is not None:
-        dp = layouts.dp[layout]
-        if replicas is None:
-            replicas_min = -(-total // (sequences * dp))
-        sequences = -(-total // (replicas_min * dp))
-        keep = replicas_min <= room
-        key = np.stack([layout[keep], replicas_min[keep], sequences[keep]])
-        layout, replicas_min, sequences = np.unique(key, axis=1)
-        replicas_max = replicas_min
-    rows = Rows(
-        layout,
-        sequences,
-        np.zeros_like(layout),
-        np.ones_like(layout),
-        replicas_min,
-        replicas_max,
-    )
-    rows = _micro_batched(rows, layouts)
-    return _chunked(rows, workload)
+        room = np.full(len(layouts), replicas)
+    total = workload.batch if isinstance(workload, ForwardWorkload) else workload.concurrency
+    rows = _free(room, replicas) if total is None else _shared(layouts.dp, total, room, replicas)
+    return _chunked(_micro_batched(rows, layouts.pp), workload)
 
 
-def _micro_batched(rows: Rows, layouts: Layouts) -> Rows:
+def _free(room: Ints, replicas: int | None) -> Rows:
+    """Any number of sequences in any number of replicas that there is room for."""
+    grid = sequence_grid(MAX_SEQUENCES)
+    layout = np.repeat(np.arange(len(room)), len(grid))
+    most, one = room[layout], np.ones_like(layout)
+    sequences = np.tile(grid, len(room))
+    return Rows(layout, sequences, one, one, one if replicas is None else most, most)
+
+
+def _shared(dp: Ints, total: int, room: Ints, replicas: int | None) -> Rows:
+    """A fixed load over replicas x dp ranks; the fullest rank's share decides."""
+    grid = share_grid(total)[::-1]  # so that replicas ascend
+    layout = np.repeat(np.arange(len(dp)), len(grid))
+    ranks = dp[layout]
+    count = -(-total // (np.tile(grid, len(dp)) * ranks))
+    if replicas is not None:
+        count = np.full_like(layout, replicas)
+    keep = count <= room[layout]
+    keep[1:] &= (count[1:] != count[:-1]) | (layout[1:] != layout[:-1])
+    layout, count = layout[keep], count[keep]
+    sequences = -(-total // (count * ranks[keep]))
+    one = np.ones_like(layout)
+    return Rows(layout, sequences, one, one, count, count)
+
+
+def _micro_batched(rows: Rows, pp: Ints) -> Rows:
     """1, pp, 2 pp and 4 pp micro-batches, and one a sequence, where there are stages to fill."""
-    pp = layouts.pp[rows.layout]
-    parts = [rows]
+    stages, sequences = pp[rows.layout], rows.sequences
+    staged = stages > 1
+    doubled = np.zeros_like(sequences)
     for times in (1, 2, 4):
-        count = times * pp
-        chosen = (pp > 1) & (count <= rows.sequences)
-        parts.append(_with(rows.take(chosen), micro_batches=count[chosen]))
-    single = (pp > 1) & (rows.sequences > 1) & (rows.sequences % pp > 0) & (rows.sequences < 4 * pp)
-    parts.append(_with(rows.take(single), micro_batches=rows.sequences[single]))
-    return _joined(parts)
+        doubled += staged & (times * stages <= sequences)
+    single = staged & (sequences > 1) & (sequences % stages > 0) & (sequences < 4 * stages)
+    counts = 1 + doubled + single
+    origin = np.repeat(np.arange(len(rows)), counts)
+    place = np.arange(len(origin)) - (np.cumsum(counts) - counts)[origin]
+    filled = stages[origin] << np.maximum(place - 1, 0)
+    micro = np.where(place <= doubled[origin], filled, sequences[origin])
+    return replace(rows.take(origin), micro_batches=np.where(place == 0, 1, micro))
 
 
 def _chunked(rows: Rows, workload: ForwardWorkload | ServingWorkload) -> Rows:
+    """Every prefill chunk below the tokens of a prompt, and the next one above."""
     if isinstance(workload, ForwardWorkload):
-        return rows
+        return replace(rows, chunk=np.zeros_like(rows.layout))
     fresh = workload.input_len - workload.prefix_len
-    useful = [chunk for chunk in CHUNKS if chunk < fresh]
-    useful += [next((chunk for chunk in CHUNKS if chunk >= fresh), CHUNKS[-1])]
-    parts = []
-    for chunk in sorted(set(useful)):
-        parts.append(_with(rows, chunk=np.full_like(rows.layout, chunk)))
-    return _joined(parts)
-
-
-def _with(rows: Rows, **changed: Ints) -> Rows:
-    kept = {column.name: getattr(rows, column.name) for column in fields(rows)}
-    return Rows(**{**kept, **changed})
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    return Rows(
-        **{
-            column.name: np.concatenate([getattr(part, column.name) for part in parts])
-            for column in fields(Rows)
-        }
-    )
+    useful = {chunk for chunk in CHUNKS if chunk < fresh}
+    useful.add(next((chunk for chunk in CHUNKS if chunk >= fresh), CHUNKS[-1]))
+    repeated = {
+        column.name: np.repeat(getattr(rows, column.name), len(useful)) for column in fields(rows)
+    }
+    return Rows(**{**repeated, "chunk": np.tile(np.array(sorted(useful)), len(rows))})

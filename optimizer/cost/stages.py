@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -44,28 +45,47 @@ def stages_of(model_layers: tuple[str, ...], types: tuple[str, ...], pp: int) ->
     return tuple(found)
 
 
+def by_degree(pp: Ints) -> Iterator[tuple[int, slice | Ints]]:
+    """(degree, its rows) for each degree; the rows are a slice where the column ascends."""
+    if len(pp) and (pp[1:] >= pp[:-1]).all():
+        bounds = [0, *(np.flatnonzero(np.diff(pp)) + 1).tolist(), len(pp)]
+        for start, end in pairwise(bounds):
+            yield int(pp[start]), slice(start, end)
+        return
+    for degree in np.unique(pp).tolist():
+        yield degree, np.flatnonzero(pp == degree)
+
+
+def stage_sums(
+    model: ModelSpec, pp: Ints, layers: Mapping[str, Floats], first: Floats, last: Floats
+) -> Floats:
+    """What each distinct stage sums up of a quantity that layers, embedding and head add to
+    [stages, n]; -inf beyond a row's stages."""
+    types = tuple(model.layer_types)
+    degrees = [(rows, stages_of(model.layer_names, types, pp)) for pp, rows in by_degree(pp)]
+    most = max((len(stages) for _, stages in degrees), default=0)
+    sums = np.full((most, len(pp)), -np.inf)
+    for rows, stages in degrees:
+        columns = [layers[name][rows] for name in types]
+        for index, stage in enumerate(stages):
+            total = np.zeros(len(columns[0]))
+            for count, column in zip(stage.layers, columns, strict=True):
+                if count:
+                    total += count * column
+            if stage.first:
+                total += first[rows]
+            if stage.last:
+                total += last[rows]
+            sums[index, rows] = total
+    return sums
+
+
 def stage_maximum(
     model: ModelSpec, pp: Ints, layers: Mapping[str, Floats], first: Floats, last: Floats
 ) -> Floats:
     """The largest stage's sum of a quantity that each layer, the embedding and the head add to."""
-    types = tuple(model.layer_types)
-    result = np.zeros(len(pp))
-    for degree in np.unique(pp):
-        rows = np.flatnonzero(pp == degree)
-        best = np.zeros(len(rows))
-        columns = [layers[name][rows] for name in types]
-        for stage in stages_of(model.layer_names, types, int(degree)):
-            total = sum(
-                (count * column for count, column in zip(stage.layers, columns, strict=True)),
-                np.zeros(len(rows)),
-            )
-            if stage.first:
-                total = total + first[rows]
-            if stage.last:
-                total = total + last[rows]
-            np.maximum(best, total, out=best)
-        result[rows] = best
-    return result
+    largest: Floats = stage_sums(model, pp, layers, first, last).max(axis=0, initial=0.0)
+    return largest
 
 
 def stage_total(
