@@ -2,8 +2,8 @@
 
     python benchmarks/mutants.py [--mutants 20000] [--seed 1]
 
-Prints how many were refused, read and too large to plan here, without a plan, and planned with every
-check of verify holding; lists whatever did anything else, and exits with 1 then.
+Prints how many were refused, read and too large to plan here, without a plan, and planned with all
+checks of verify holding; lists whatever did anything else, and exits with 1 then.
 """
 
 from __future__ import annotations
