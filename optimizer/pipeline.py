@@ -6,16 +6,17 @@ lower happens inside price, once for each choice of number formats.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optimizer.cost.calibration import load_calibration
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.pricing import Job, price_rows
-from optimizer.cost.robust import tightened
+from optimizer.cost.parts import jobs_of, price_parts
+from optimizer.cost.pricing import Job
 from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
 from optimizer.layout import (
@@ -27,17 +28,16 @@ from optimizer.layout import (
     enumerate_layouts,
     read_strategy,
 )
-from optimizer.layout.enumeration import divides, spans_of
+from optimizer.layout.enumeration import spans_of
 from optimizer.plan import Plan, Plans, runners_up, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
 from optimizer.search.noting import notes_on
 from optimizer.search.objectives import Objective
 from optimizer.search.pareto import pareto_front
-from optimizer.search.robustness import with_robustness
+from optimizer.search.robustness import matching_part, with_robustness
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.precisions import precision_choices
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 from optimizer.verify import Finding, verify_plan
 
@@ -73,21 +73,19 @@ def optimize(
     progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
-    priced = price(cluster, model, workload, spaces, strategy)
-    nominal = priced
-    if confidence is not None:
-        priced = price(cluster, model, workload, spaces, strategy, confidence=confidence)
-    progress(f"choosing among {len(priced.candidates):,} candidates")
-    chosen = choose(cluster, priced.candidates, objective, top)
-    progress("placing")
-    notes = [*notes_on(cluster, priced.candidates, chosen)]
+    jobs = jobs_of(cluster, model, workload)
+    price_all = partial(price_parts, jobs, spaces, replicas_of(cluster, model, strategy))
+    chosen = choose(cluster, price_all(confidence=confidence), objective, top)
+    progress(f"placing the best of {chosen.account.candidates:,} candidates")
+    notes = [*notes_on(cluster, chosen.left, chosen)]
     if strategy is not None:
         notes = [reading_note(strategy, readings(cluster, model, strategy))]
-    plans = place_all(model, priced, chosen, notes)
+    plans = place_all(model, priced_from(jobs, spaces, chosen.left), chosen, notes)
     if confidence is not None:
-        best = choose(cluster, nominal.candidates, objective, 1).ranked[0]
-        plans = with_robustness(plans, priced.jobs[0], best, priced.candidates, confidence)
-    return replace(plans, front=pareto_front(cluster, priced.candidates))
+        best = choose(cluster, price_all(), objective, 1).ranked[0]
+        tight = matching_part(price_all(confidence=confidence), best.candidate)
+        plans = with_robustness(plans, jobs[0], best, tight, confidence)
+    return replace(plans, front=pareto_front(cluster, chosen.left))
 
 
 def reading_note(strategy: str, found: Sequence[Reading]) -> str:
@@ -142,30 +140,23 @@ def price(
     confidence: float | None = None,
 ) -> Priced:
     """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
-    replicas = readings(cluster, model, strategy)[0].layout.replicas if strategy else None
-    jobs: list[Job] = []
-    parts: list[Candidates] = []
-    divisibility: dict[str, int] = {}
-    for pool, space in enumerate(spaces):
-        for name, count in space.removed.items():
-            divisibility[name] = divisibility.get(name, 0) + count
-        live = sum(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-        every = rows_of(space.layouts, workload, live, replicas)
-        for precision in precision_choices(model, workload):
-            job = Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
-            fits = divides(space.layouts, job.model)
-            rows = every.take(fits[every.layout])  # other formats cut in other blocks
-            found = price_rows(job, rows, space.layouts)
-            if confidence is not None:
-                found = tightened(job, rows, space.layouts, found, confidence)
-            parts.append(_tagged(found, len(jobs)))
-            jobs.append(job)
-    total = sum(len(space.layouts) for space in spaces)
-    return Priced(tuple(jobs), Candidates.concatenate(parts), total, divisibility)
+    jobs = jobs_of(cluster, model, workload)
+    parts = price_parts(jobs, spaces, replicas_of(cluster, model, strategy), rows_of, confidence)
+    return priced_from(jobs, spaces, Candidates.concatenate(list(parts)))
 
 
-def _tagged(candidates: Candidates, job: int) -> Candidates:
-    return replace(candidates, precision=np.full(len(candidates), job, dtype=np.int64))
+def replicas_of(cluster: Cluster, model: ModelSpec, strategy: str | None) -> int | None:
+    """The replicas that a strategy fixes."""
+    return readings(cluster, model, strategy)[0].layout.replicas if strategy else None
+
+
+def priced_from(jobs: tuple[Job, ...], spaces: Sequence[Space], candidates: Candidates) -> Priced:
+    """Candidates beside what they were enumerated from."""
+    divisibility: Counter[str] = Counter()
+    for space in spaces:
+        divisibility.update(space.removed)
+    layouts = sum(len(space.layouts) for space in spaces)
+    return Priced(jobs, candidates, layouts, dict(divisibility))
 
 
 def place_all(model: ModelSpec, priced: Priced, chosen: Chosen, notes: Sequence[str] = ()) -> Plans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,14 @@ def stated_limit(job: Job, plan: Plan, name: str) -> float:
     if name == "memory":
         return plan.deployment.memory.limit_bytes
     return at_statistic(job, name, getattr(plan.workload, name))
+
+
+def matching_part(parts: Iterable[Candidates], one: Candidates) -> Candidates:
+    """The part that holds the single candidate `one`; where none does, the last."""
+    for part in parts:
+        if matching_row(part, one) is not None:
+            break
+    return part
 
 
 def matching_row(candidates: Candidates, one: Candidates) -> int | None:
