@@ -9,7 +9,14 @@ from typing import Any, NoReturn
 
 import click
 
-from optimizer.errors import EXIT_CHECK, EXIT_TIME, InfeasibleError, OptimizerError
+from optimizer.errors import (
+    EXIT_CHECK,
+    EXIT_TIME,
+    InfeasibleError,
+    OptimizerError,
+    Problem,
+    SpecError,
+)
 from optimizer.version import __version__
 
 ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
@@ -222,6 +229,26 @@ def remedies(remedies: tuple[str, ...], **options: Any) -> None:
     job = _job(options)
     asked = Job(job.cluster, job.model, job.workload, options["strategy"])
     click.echo(render_remedies(price_remedies(asked, remedies)))
+
+
+@optimize.command()
+@click.argument("rows", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def evaluate(rows: Path, out: Path) -> None:
+    """Price given serving layouts, a row of a CSV each, without searching."""
+    import pandas as pd
+
+    from optimizer.evaluation import evaluate as price
+    from optimizer.report.files import write_files
+
+    try:
+        table = pd.read_csv(rows)
+    except (OSError, ValueError) as error:
+        raise SpecError(Problem(f"no table of rows: {error}", str(rows))) from None
+    found = price(table)
+    write_files(out.parent, {out.name: found.to_csv(index=False, lineterminator="\n")})
+    priced = int((found["reason"] == "").sum())
+    click.echo(f"{priced:,} of {len(found):,} rows priced; written to {out}")
 
 
 @optimize.command()
