@@ -15,9 +15,18 @@ MEASURED = Path(__file__).resolve().parent.parent / "benchmarks" / "data" / "ser
 
 def row(**changes: object) -> dict[str, object]:
     return {
-        **{"model": "qwen3-235b-a22b", "hardware": "h200-sxm", "engine": "vllm"},
-        **{"precision": "fp8", "input_len": 1024, "output_len": 1024, "concurrency": 32},
-        **{"gpus": 8, "tp": 8, "dp": 1, "etp": 8, "ep": 1},
+        "model": "qwen3-235b-a22b",
+        "hardware": "h200-sxm",
+        "engine": "vllm",
+        "precision": "fp8",
+        "input_len": 1024,
+        "output_len": 1024,
+        "concurrency": 32,
+        "gpus": 8,
+        "tp": 8,
+        "dp": 1,
+        "etp": 8,
+        "ep": 1,
         **changes,
     }
 
