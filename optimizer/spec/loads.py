@@ -21,6 +21,7 @@ from optimizer.errors import Problem, SpecError
 from optimizer.spec.json_lines import parse_json
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 MAX_BYTES = 64_000_000
 LARGEST_LOAD = 1e18  # tokens; sums of it stay finite and precise
@@ -47,6 +48,33 @@ def read_loads(
     except UnicodeDecodeError:
         raise SpecError(Problem("is not UTF-8 text", file)) from None
     return _checked(loads, file, layers, experts)
+
+
+def read_expert_map(source: str | Path) -> Ints:
+    """The expert of each slot [layers, slots]: a placement.json, or any engine's form of one.
+
+    {"physical_to_logical_map": [[...], ...]} (placement.json, SGLang) or [[...], ...] (vLLM).
+    """
+    path = Path(source)
+    file, key = str(path), "physical_to_logical_map"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(Problem(f"is larger than {MAX_BYTES // 10**6} MB", file))
+        data, _ = parse_json(path.read_text(encoding="utf-8-sig"), file)
+    except OSError as error:
+        raise SpecError(Problem(f"cannot be read: {error.strerror or error}", file)) from None
+    except UnicodeDecodeError:
+        raise SpecError(Problem("is not UTF-8 text", file)) from None
+    if isinstance(data, dict):
+        if key not in data:
+            raise SpecError(Problem(f"holds no '{key}'", file))
+        data = data[key]
+    placed = _array(data, file, None, key)
+    if placed.ndim != 2 or not placed.size or (placed != np.floor(placed)).any():
+        raise SpecError(Problem("must be lists of whole numbers, one a layer", file, key=key))
+    if placed.min() < 0 or placed.max() >= placed.shape[1]:
+        raise SpecError(Problem("must name an expert, from 0, for each slot", file, key=key))
+    return placed.astype(np.int64)
 
 
 def _checked(loads: Floats, file: str, layers: int | None, experts: int | None) -> Floats:

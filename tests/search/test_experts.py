@@ -6,7 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -137,6 +137,7 @@ def test_enumeration_says_what_brute_force_says() -> None:
 
 
 @pytest.mark.parametrize("distinct", [False, True])
+@settings(max_examples=25)
 @given(
     data=st.data(),
     experts=st.integers(1, 12),

@@ -39,7 +39,7 @@ def test_more_moves_help_and_a_few_do_most_of_it() -> None:
         place_experts(LATER, 8, 40, current=CURRENT, max_moves=moves).gaps.mean()
         for moves in (0, 4, 16)
     ]
-    assert gaps[0] > 3 * gaps[1] > 3 * gaps[2]
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]
 
 
 def test_what_is_balanced_stays_where_it_is() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optimizer.errors import SpecError
-from optimizer.spec.loads import read_loads
+from optimizer.spec.loads import read_expert_map, read_loads
 
 TWO_LAYERS = [[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]
 
@@ -119,3 +119,29 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_loads(tmp_path / "nowhere.csv")
     with pytest.raises(SpecError, match="cannot be read"):
         read_loads(tmp_path)
+
+
+def test_maps_are_read_as_placements_and_engines_write_them(tmp_path: Path) -> None:
+    for text in ("[[0, 1, 1], [1, 0, 0]]", '{"physical_to_logical_map": [[0, 1, 1], [1, 0, 0]]}'):
+        placed = read_expert_map(written(tmp_path, "map.json", text))
+        assert placed.dtype == np.int64
+        assert placed.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"map": [[0]]}', "holds no 'physical_to_logical_map'"),
+        ("[[0, 1.5]]", "whole numbers"),
+        ("[[0, -1]]", "must name an expert"),
+        ("[[0, 2]]", "must name an expert"),
+        ("[0, 1]", "one a layer"),
+        ("[[0], [0, 1]]", "different lengths"),
+        ("[]", "one a layer"),
+    ],
+)
+def test_what_is_no_map_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        read_expert_map(written(tmp_path, "map.json", text))
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_expert_map(tmp_path / "none.json")

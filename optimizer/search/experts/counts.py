@@ -30,12 +30,17 @@ RECIPES = (
     EPLB,
     Recipe(0.0, 0.5, 0.0),
     Recipe(0.0, 1.0, 0.0),
-    *(
-        Recipe(spread, divisor, ceiling)
-        for spread in (1.0, 2.0, 4.0, 8.0)
+    *(  # for loads of much the same size
+        Recipe(spread, divisor, 1.0)
+        for spread in (1.0, 2.0)
         for divisor in (0.0, 1.0)
-        for ceiling in (1.0, 1.02)
         for _ in range(2)
+    ),
+    *(  # for loads of all sizes: almost any counts that leave no piece too large
+        Recipe(spread, 0.0, ceiling)
+        for spread in (16.0, 64.0, 1000.0)
+        for ceiling in (1.0, 1.02, 1.04)
+        for _ in range(7)
     ),
 )
 

@@ -22,7 +22,7 @@ from optimizer.search.experts.moves import (
     swap_costs,
     transpose,
 )
-from optimizer.search.experts.solve import SEED, STEPS
+from optimizer.search.experts.solve import SEED, steps
 
 RECOUNT_EVERY = 3  # moves: pricing all changes of counts costs as much as five rounds of swaps
 
@@ -34,7 +34,7 @@ def replan(loads: Floats, current: Ints, bound: Floats, rules: Rules) -> Ints:
     """
     moved = _move_hottest(loads, current, bound, rules)
     rng = np.random.default_rng(SEED)
-    return improve(loads, moved, current, bound, rules, STEPS, rng)
+    return improve(loads, moved, current, bound, rules, steps(*moved.shape), rng)
 
 
 def _move_hottest(loads: Floats, current: Ints, bound: Floats, rules: Rules) -> Ints:
