@@ -9,9 +9,9 @@ import pytest
 
 from optimizer.errors import SpecError
 from optimizer.search.experts import place_experts
+from optimizer.search.experts.grouped import eplb_groups
 from optimizer.search.experts.hierarchy import split_groups
 from optimizer.search.experts.pack import gpu_loads
-from optimizer.search.experts.place import eplb_groups
 
 LOADS = np.round(np.exp(np.random.default_rng(9).normal(6.0, 1.0, (10, 64))))
 

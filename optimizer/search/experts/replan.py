@@ -34,7 +34,7 @@ def replan(loads: Floats, current: Ints, bound: Floats, rules: Rules) -> Ints:
     """
     moved = _move_hottest(loads, current, bound, rules)
     rng = np.random.default_rng(SEED)
-    return improve(loads, moved, current, bound, rules, steps(*moved.shape), rng)
+    return improve(loads, moved, current, bound, rules, steps(*moved.shape) // 2, rng)
 
 
 def _move_hottest(loads: Floats, current: Ints, bound: Floats, rules: Rules) -> Ints:
