@@ -184,6 +184,7 @@ def test_loads_of_zero_are_placed_without_a_gap() -> None:
         ({"nodes": 3}, "4 GPUs do not divide over 3 nodes"),
         ({"nodes": 2, "groups": 3}, "groups must divide 8 experts"),
         ({"gpus": 0}, "at least 1"),
+        ({"slots": 10**9}, "more than fit here"),
         ({"slots": 40, "distinct": True}, "two copies of an expert on one GPU"),
         ({"max_moves": 4}, "needs a current placement"),
         ({"current": np.zeros((2, 12), dtype=np.int64)}, "layer 0 lacks an expert"),

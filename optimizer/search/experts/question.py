@@ -9,6 +9,9 @@ from optimizer.layout import Ints
 from optimizer.search.experts.counts import Floats
 
 
+MOST_CELLS = 10_000_000  # layers x slots: a hundred times the largest model on a thousand GPUs
+
+
 def problems_of(
     loads: Floats,
     gpus: int,
@@ -27,6 +30,8 @@ def problems_of(
     if min(gpus, slots, nodes, 1 if groups is None else groups) < 1:
         return [Problem("gpus, slots, nodes and groups must be at least 1")]
     layers, experts = loads.shape
+    if layers * slots > MOST_CELLS:
+        return [Problem(f"{slots} slots in {layers} layers are more than fit here", key="slots")]
     found = []
     if slots < experts:
         found.append(Problem(f"{slots} slots cannot hold {experts} experts", key="slots"))

@@ -11,7 +11,7 @@ from optimizer.search.experts.moves import Rules
 from optimizer.search.experts.pack import gpu_loads, largest_first
 
 WORK = 40_000_000  # slots looked at by the local search: about half a second
-MOST_ROWS = 8_192  # layers x recipes packed at once
+MOST_CELLS = 2_000_000  # recipes x layers x slots packed at once
 SEED = 0
 
 
@@ -49,7 +49,7 @@ def _start(
     layers = len(loads)
     most = rules.gpus if rules.distinct else slots
     best, best_load = np.zeros((layers, slots), dtype=np.int64), np.full(layers, np.inf)
-    at_once = max(1, MOST_ROWS // layers)
+    at_once = max(1, MOST_CELLS // (layers * slots))
     for first in range(0, len(recipes), at_once):
         some = recipes[first : first + at_once]
         counts = count_vectors(loads, bound, slots, most, some, rng)
