@@ -8,7 +8,6 @@ from optimizer.errors import Problem
 from optimizer.layout import Ints
 from optimizer.search.experts.counts import Floats
 
-
 MOST_CELLS = 10_000_000  # layers x slots: a hundred times the largest model on a thousand GPUs
 
 
