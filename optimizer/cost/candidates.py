@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,31 +56,11 @@ class Candidates:
         return mask
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Candidates:
-        chosen: dict[str, object] = {}
-        for column in fields(self):
-            value = getattr(self, column.name)
-            if isinstance(value, Layouts):
-                chosen[column.name] = value.take(rows)
-            elif isinstance(value, Mapping):
-                chosen[column.name] = {name: array[rows] for name, array in value.items()}
-            else:
-                chosen[column.name] = value[rows]
-        return Candidates(**chosen)  # type: ignore[arg-type]
+        return _combined([self], lambda columns: _taken(columns[0], rows))
 
     @classmethod
-    def concatenate(cls, parts: list[Candidates]) -> Candidates:
-        joined: dict[str, object] = {}
-        for column in fields(cls):
-            values = [getattr(part, column.name) for part in parts]
-            if isinstance(values[0], Layouts):
-                joined[column.name] = Layouts.concatenate(values)
-            elif isinstance(values[0], Mapping):
-                joined[column.name] = {
-                    name: np.concatenate([value[name] for value in values]) for name in values[0]
-                }
-            else:
-                joined[column.name] = np.concatenate(values)
-        return cls(**joined)  # type: ignore[arg-type]
+    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
+        return _combined(parts, _concatenated)
 
     def layout(self, row: int, replicas: int) -> ParallelLayout:
         return self.layouts.layout(row, replicas)
@@ -98,3 +78,53 @@ class Candidates:
                 columns[column.name] = value
         slack = {f"slack_{name}": self.limits[name] - self.needs[name] for name in self.limits}
         return pd.DataFrame({**columns, **slack})
+
+
+Column = NDArray[Any]
+
+
+def _taken(column: Column, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Column:
+    if column.strides == (0,) and len(column):  # one value for all rows takes no memory
+        many = int(rows.sum()) if rows.dtype == bool else len(rows)
+        return np.broadcast_to(column[0], (many,))
+    taken: Column = column[rows]
+    return taken
+
+
+def _concatenated(columns: Sequence[Column]) -> Column:
+    filled = [column for column in columns if len(column)]
+    values = {column[0] for column in filled if column.strides == (0,)}
+    if len(values) == 1 and all(column.strides == (0,) for column in filled):
+        return np.broadcast_to(filled[0][0], (sum(map(len, filled)),))
+    return np.concatenate(columns)
+
+
+def _combined(
+    parts: Sequence[Candidates], combine: Callable[[Sequence[Column]], Column]
+) -> Candidates:
+    """Each column of the parts combined; what shares a column shares it afterwards too."""
+    known: dict[tuple[int, ...], Column] = {}
+
+    def column_of(columns: Sequence[Column]) -> Column:
+        identity = tuple(id(column) for column in columns)
+        if identity not in known:
+            known[identity] = combine(columns)
+        return known[identity]
+
+    found: dict[str, object] = {}
+    for field in fields(Candidates):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], Layouts):
+            found[field.name] = Layouts(
+                **{
+                    degree.name: column_of([getattr(value, degree.name) for value in values])
+                    for degree in fields(Layouts)
+                }
+            )
+        elif isinstance(values[0], Mapping):
+            found[field.name] = {
+                name: column_of([value[name] for value in values]) for name in values[0]
+            }
+        else:
+            found[field.name] = column_of(values)
+    return Candidates(**found)  # type: ignore[arg-type]

@@ -25,10 +25,10 @@ def coded(values: NDArray[Any]) -> Coded:
     if least == most:
         return values[:1], np.zeros(len(values), dtype=np.int64)
     if most - least < max(1 << 16, 4 * len(values)) and most < 2**53:
-        whole = values.astype(np.int64)
+        whole = values.astype(np.int64, copy=False)
         if values.dtype.kind == "i" or (whole == values).all():
-            start = int(least)
-            found, codes = _flagged(whole - start, int(most) - start + 1)
+            start = int(least) if least < 0 or most > 4 * len(values) else 0
+            found, codes = _flagged(whole - start if start else whole, int(most) - start + 1)
             return (found + start).astype(values.dtype), codes
     found, codes = np.unique(values, return_inverse=True)
     return found, codes

@@ -276,14 +276,14 @@ def _candidates(
         if limit is not None:
             needs[name], bounds[name] = values, at_statistic(job, name, limit)
     if job.model.max_context is not None:
-        needs["context"] = np.full(length, float(sequence_tokens(workload)))
+        needs["context"] = np.broadcast_to(float(sequence_tokens(workload)), length)
         bounds["context"] = float(job.model.max_context)
     live = sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
     needs["GPUs"] = (rows.replicas_min * chosen.gpus_per_replica).astype(np.float64)
     bounds["GPUs"] = float(live)
     return Candidates(
-        pool=np.full(length, job.pool),
-        precision=np.zeros(length, dtype=np.int64),
+        pool=np.broadcast_to(np.int64(job.pool), length),
+        precision=np.broadcast_to(np.int64(0), length),
         layouts=chosen,
         sequences=rows.sequences,
         chunk=rows.chunk,
@@ -297,5 +297,5 @@ def _candidates(
         tpot_s=tpot_s,
         latency_s=latency_s,
         needs=needs,
-        limits={name: np.full(length, bound) for name, bound in bounds.items()},
+        limits={name: np.broadcast_to(bound, length) for name, bound in bounds.items()},
     )

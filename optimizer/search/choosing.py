@@ -12,7 +12,7 @@ from optimizer.errors import InfeasibleError
 from optimizer.layout import ParallelLayout
 from optimizer.search.degrees import Choice, DegreesModel, at_ends
 from optimizer.search.dominance import layout_keys, undominated
-from optimizer.search.objectives import OBJECTIVES, Criterion, Objective, criteria
+from optimizer.search.objectives import OBJECTIVES, Criterion, Objective, all_criteria
 from optimizer.search.sifting import nearest_rows, sift
 from optimizer.search.wording import amount
 from optimizer.spec.cluster import Cluster
@@ -60,8 +60,7 @@ def choose(
     left = sifted.left
     if not len(left):
         raise InfeasibleError("no plan keeps every limit", nearest(sifted.nearest))
-    deciding = criteria(left, objective, cluster.num_live_gpus)
-    by_name = {each.name: each for each in criteria(left, "throughput", cluster.num_live_gpus)}
+    by_name = all_criteria(left, cluster.num_live_gpus)
     kept = undominated(
         left,
         -by_name["tokens/s"].values(np.ones_like(left.replicas_min)),
@@ -78,7 +77,7 @@ def choose(
         len(kept),
     )
     ends, origin = at_ends(left.take(kept))
-    own = [criterion.take(kept).take(origin) for criterion in deciding]
+    own = [by_name[name].take(kept).take(origin) for name in OBJECTIVES[objective]]
     ranked = tuple(
         Ranked(
             choice,

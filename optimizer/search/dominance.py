@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.factoring import representatives
 from optimizer.layout import Ints
 from optimizer.search.objectives import has_fixed_replicas
 
@@ -29,8 +30,8 @@ STRONG_CLASSES = 48  # classes that others are held against
 def layout_keys(candidates: Candidates) -> Ints:
     """One number for each distinct layout, precision and replicas aside [n]."""
     layouts = candidates.layouts
-    columns = np.stack([layouts.pp, layouts.tp, layouts.cp, layouts.dp, layouts.ep, layouts.etp])
-    return np.unique(columns, axis=1, return_inverse=True)[1].ravel()
+    degrees = (layouts.pp, layouts.tp, layouts.cp, layouts.dp, layouts.ep, layouts.etp)
+    return representatives(*degrees)[1]
 
 
 class _Columns(NamedTuple):
@@ -63,9 +64,10 @@ def undominated(
         return np.zeros(0, dtype=np.int64)
     columns = _columns(candidates)
     keys = layout_keys(candidates)
-    shapes, classes = np.unique(np.stack(columns), axis=1, return_inverse=True)
-    by_class = np.lexsort((order, -rates, latencies, classes.ravel()))
-    bounds = np.flatnonzero(np.diff(classes.ravel()[by_class], prepend=-1, append=-2))
+    first, classes = representatives(*columns)
+    shapes = columns.take(first)
+    by_class = np.lexsort((order, -rates, latencies, classes))
+    bounds = np.flatnonzero(np.diff(classes[by_class], prepend=-1, append=-2))
     kept: list[Ints] = []
     stairs: list[Ints] = []
     for start, end in pairwise(bounds.tolist()):
@@ -74,8 +76,8 @@ def undominated(
         kept.append(rows[stays])
         stairs.append(stair)
     alive = np.sort(np.concatenate(kept))
-    for which in _strongest(stairs, shapes, kept, rates, latencies):
-        gpus, most = (int(value) for value in shapes[:, which])
+    for which in _strongest(stairs, shapes.gpus, kept, rates, latencies):
+        gpus, most = int(shapes.gpus[which]), int(shapes.most[which])
         rows = by_class[bounds[which] : bounds[which + 1]]
         place = np.searchsorted(latencies[rows], latencies[alive], side="right") - 1
         reached = np.where(place >= 0, stairs[which][place], 0)
@@ -110,10 +112,10 @@ def _skyband(rates: Ints, keys: Ints, top: int) -> tuple[NDArray[np.bool_], Ints
 
 
 def _strongest(
-    stairs: list[Ints], shapes: Ints, kept: list[Ints], rates: Ints, latencies: Ints
+    stairs: list[Ints], gpus: Ints, kept: list[Ints], rates: Ints, latencies: Ints
 ) -> list[int]:
     """Classes worth holding others against: high rate a GPU, low latency, few GPUs."""
-    most = np.array([stair[-1] for stair in stairs]) / shapes[0]
+    most = np.array([stair[-1] for stair in stairs]) / gpus
     reached = [np.searchsorted(stair, 1) for stair in stairs]
     quickest = np.array(
         [
@@ -125,7 +127,7 @@ def _strongest(
     orders = (
         np.argsort(-most, kind="stable"),
         np.argsort(quickest, kind="stable"),
-        np.lexsort((-most, shapes[0])),
+        np.lexsort((-most, gpus)),
     )
     chosen = [int(which) for order in orders for which in order[:share]]
     return [which for which in dict.fromkeys(chosen) if stairs[which][-1] > 0]

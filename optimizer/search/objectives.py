@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.factoring import representatives
 from optimizer.layout import Ints
 from optimizer.operators import Floats
 
@@ -65,24 +66,19 @@ def has_fixed_replicas(candidates: Candidates) -> bool:
 def canonical_order(candidates: Candidates) -> Ints:
     """The place of each row by size and degrees; of one layout by tokens/s and latency beyond the
     other criteria's grids, then in the order the rows came in: the last word on ties [n]."""
-    layouts = candidates.layouts
-    keys = (
-        significant(candidates.latency_s),
-        -significant(candidates.tokens_per_s),
-        candidates.replicas_min,
-        -layouts.span,
-        layouts.etp,
-        layouts.ep,
-        layouts.cp,
-        layouts.tp,
-        layouts.dp,
-        layouts.pp,
-        candidates.precision,
-        candidates.gpus_per_replica,
-        candidates.pool,
-    )
-    place = np.empty(len(candidates), dtype=np.int64)
-    place[np.lexsort(keys)] = np.arange(len(candidates))
+    layouts, precision, pool = candidates.layouts, candidates.precision, candidates.pool
+    degrees = (layouts.pp, layouts.dp, layouts.tp, layouts.cp, layouts.ep, layouts.etp)
+    columns = (pool, candidates.gpus_per_replica, precision, *degrees, -layouts.span)
+    rows, kinds = representatives(*columns)
+    rank = _places(*(column[rows] for column in columns))
+    rates = significant(candidates.tokens_per_s)
+    return _places(rank[kinds], candidates.replicas_min, -rates, significant(candidates.latency_s))
+
+
+def _places(*keys: NDArray[Any]) -> Ints:
+    """The place of each row when sorted by the first key, then by the next [n]."""
+    place = np.empty(len(keys[0]), dtype=np.int64)
+    place[np.lexsort(keys[::-1])] = np.arange(len(place))
     return place
 
 
@@ -114,20 +110,23 @@ def _latency(candidates: Candidates) -> Criterion:
 
 def criteria(candidates: Candidates, objective: Objective, num_gpus: int) -> tuple[Criterion, ...]:
     """The criteria of an objective over these candidates, the deciding one first."""
+    known = all_criteria(candidates, num_gpus)
+    return tuple(known[name] for name in OBJECTIVES[objective])
+
+
+def all_criteria(candidates: Candidates, num_gpus: int) -> dict[str, Criterion]:
+    """Every criterion by its name."""
     zero = np.zeros(len(candidates), dtype=np.int64)
     gpus = candidates.gpus_per_replica.astype(np.int64)
-    known = {
-        "tokens/s": _tokens_per_s(candidates),
-        "GPUs used": Criterion("GPUs used", gpus, zero, 1.0, False),
-        "latency": _latency(candidates),
-        "canonical order": Criterion(
-            "canonical order", zero, canonical_order(candidates), 1.0, False
-        ),
-    }
-    if objective == "balanced":
-        tokens, latency = known["tokens/s"], known["latency"]
-        known["balanced score"] = _balanced(candidates, tokens, latency, gpus, num_gpus)
-    return tuple(known[name] for name in OBJECTIVES[objective])
+    tokens, latency = _tokens_per_s(candidates), _latency(candidates)
+    found = (
+        tokens,
+        Criterion("GPUs used", gpus, zero, 1.0, False),
+        latency,
+        _balanced(candidates, tokens, latency, gpus, num_gpus),
+        Criterion("canonical order", zero, canonical_order(candidates), 1.0, False),
+    )
+    return {criterion.name: criterion for criterion in found}
 
 
 def _balanced(

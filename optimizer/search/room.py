@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,7 +21,8 @@ def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
     layouts, widths = candidates.layouts, candidates.layouts.width
     found = np.zeros(len(candidates), dtype=np.int64)
     known: dict[tuple[Shape, int], int] = {}
-    for start, end in runs(candidates.pool, layouts.span, widths, layouts.pp):
+    bounds = run_bounds(candidates.pool, layouts.span, widths, layouts.pp)
+    for start, end in pairwise(bounds.tolist()):
         span, width = int(layouts.span[start]), int(widths[start])
         key = Shape(int(candidates.pool[start]), span, width % span), width // span
         if key not in known:
@@ -31,18 +31,14 @@ def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
     return found
 
 
-sure_room = rooms  # as the Pareto front knows it
-
-
-def runs(*columns: Ints) -> Iterator[tuple[int, int]]:
-    """(start, end) of each stretch of rows over which no column changes."""
-    if not len(columns[0]):
-        return
-    changes = np.zeros(len(columns[0]) - 1, dtype=bool)
+def run_bounds(*columns: Ints) -> Ints:
+    """Where stretches of rows over which no column changes start, and the end of the last."""
+    changes = np.ones(len(columns[0]) + 1, dtype=bool)
+    changes[1:-1] = False
     for column in columns:
-        changes |= column[1:] != column[:-1]
-    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(columns[0])]
-    yield from pairwise(bounds)
+        if column.strides != (0,):
+            changes[1:-1] |= column[1:] != column[:-1]
+    return np.flatnonzero(changes)
 
 
 def with_room(cluster: Cluster, candidates: Candidates, held: Ints | None = None) -> Candidates:

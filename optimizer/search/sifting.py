@@ -15,12 +15,11 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
 from optimizer.layout import Ints
 from optimizer.search.objectives import significant
-from optimizer.search.room import rooms, runs, with_room
+from optimizer.search.room import rooms, run_bounds, with_room
 from optimizer.spec.cluster import Cluster
 
 ENDLESS = "finite times"  # a row whose times are no numbers cannot be ranked
@@ -57,7 +56,7 @@ def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
         for names, many in _together(masks, [*limited.limits, ENDLESS]):
             together[" + ".join(names)] += many
             broken.update(dict.fromkeys(names, many))
-        kept = np.flatnonzero(_best_of_each_run(part, masks == 0))
+        kept = _best_of_each_run(part, np.flatnonzero(masks == 0))
         survivors = part.take(kept)
         most = np.minimum(survivors.replicas_max, held[kept])
         left.append(replace(survivors, replicas_max=most))
@@ -104,32 +103,20 @@ def nearest_rows(candidates: Candidates) -> Ints:
     return fewest[[np.argmin(worst[fewest])]]
 
 
-def _best_of_each_run(part: Candidates, feasible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Rows that keep every limit and that no other such row of their run beats [n].
+def _best_of_each_run(part: Candidates, feasible: Ints) -> Ints:
+    """Of these rows, ascending, those that no other of their run beats.
 
-    Runs lie as the rows of a matrix, sorted by latency, then tokens/s, then as they came; a row
-    stays where its tokens/s are above all before it.
+    Each run is sorted by latency, then tokens/s, then as its rows came; a row stays where its
+    tokens/s are above all before it.
     """
-    if not feasible.any():
-        return feasible
     degrees = [getattr(part.layouts, column.name) for column in fields(part.layouts)]
     columns = (part.pool, part.precision, *degrees, part.replicas_min, part.replicas_max)
-    bounds = np.array(list(runs(*columns)), dtype=np.int64)
-    lengths = bounds[:, 1] - bounds[:, 0]
-    where = np.arange(lengths.max()) < lengths[:, None]
-    latencies = np.full(where.shape, np.inf)
-    rates = np.full(where.shape, -np.inf)
-    latencies[where] = np.where(feasible, part.latency_s, np.inf)
-    rates[where] = np.where(feasible, part.tokens_per_s, -np.inf)
-    latencies, rates = significant(latencies), significant(rates)
-    order = np.argsort(-rates, axis=1, kind="stable")
-    later = np.argsort(np.take_along_axis(latencies, order, 1), axis=1, kind="stable")
-    order = np.take_along_axis(order, later, 1)
-    sorted_rates = np.take_along_axis(rates, order, 1)
-    most = np.maximum.accumulate(sorted_rates, axis=1)
-    stays = np.ones_like(where)
-    stays[:, 1:] = sorted_rates[:, 1:] > most[:, :-1]
-    stays &= sorted_rates > -np.inf
-    found = np.zeros_like(where)
-    np.put_along_axis(found, order, stays, 1)
-    return found[where]
+    lengths = np.diff(run_bounds(*columns))
+    run = np.repeat(np.arange(len(lengths)), lengths)[feasible]
+    rates, rank = np.unique(significant(part.tokens_per_s[feasible]), return_inverse=True)
+    order = np.lexsort((-rank, significant(part.latency_s[feasible]), run))
+    own = run[order] * len(rates) + rank[order]  # above all of the runs before
+    most = np.maximum.accumulate(own)
+    stays = np.ones(len(own), dtype=bool)
+    stays[1:] = (own[1:] > most[:-1]) | (run[order[1:]] != run[order[:-1]])
+    return feasible[np.sort(order[stays])]

@@ -12,7 +12,8 @@ def new_solver() -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
-    solver.parameters.cp_model_probing_level = 0  # one-hot rows leave nothing to probe
+    solver.parameters.cp_model_presolve = False  # one-hot rows leave nothing to simplify
+    solver.parameters.cp_model_probing_level = 0
     solver.parameters.symmetry_level = 0
     solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT
     return solver
