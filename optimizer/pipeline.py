@@ -124,8 +124,7 @@ def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading
 
 def space_of(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
     """One layout as the space of a pool, in every way that its stages may lie."""
-    sizes = tuple(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-    spans = spans_of(layout.width, layout.tp, layout.cp, tuple(size for size in sizes if size))
+    spans = spans_of(layout.width, layout.tp, layout.cp, tuple(cluster.live_sizes[pool]))
     layouts = Layouts.concatenate([Layouts.of(layout, span) for span in spans] or [NO_LAYOUTS])
     return Space(layouts, len(spans), {})
 

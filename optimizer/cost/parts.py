@@ -13,7 +13,7 @@ from optimizer.cost.pricing import Job, price_rows
 from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, Space
-from optimizer.layout.enumeration import divides
+from optimizer.layout.rules import divides
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.precisions import precision_choices
@@ -46,7 +46,7 @@ def price_parts(
     candidates.precision is the job that priced a row; `rows_of` spells out the layouts.
     """
     for index, job in enumerate(jobs):
-        live = sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
+        live = job.cluster.live_gpus(job.pool)
         for layouts, rows in _cut(spaces[job.pool].layouts, rows_of, job, live, replicas):
             found = price_rows(job, rows, layouts)
             if confidence is not None:

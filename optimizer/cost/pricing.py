@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +66,7 @@ def _degrees(job: Job, layouts: Layouts) -> dict[str, Floats]:
         for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
     }
     columns["imbalance"] = np.full(len(layouts), imbalance)
-    domains = [len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool]
-    sizes = Counter(size for size in domains if size)
+    sizes = job.cluster.live_sizes[job.pool]
     # Every boundary is inside a domain only where whole replicas fill the domains without rest.
     whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
     inside = whole | (sum(sizes.values()) == 1)
@@ -278,7 +276,7 @@ def _candidates(
     if job.model.max_context is not None:
         needs["context"] = np.broadcast_to(float(sequence_tokens(workload)), length)
         bounds["context"] = float(job.model.max_context)
-    live = sum(len(domain.gpus) for domain in job.cluster.domains if domain.pool == job.pool)
+    live = job.cluster.live_gpus(job.pool)
     needs["GPUs"] = (rows.replicas_min * chosen.gpus_per_replica).astype(np.float64)
     bounds["GPUs"] = float(live)
     return Candidates(

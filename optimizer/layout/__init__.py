@@ -1,8 +1,9 @@
 """Degrees of parallelism: columns of layouts, their names, and all that a cluster admits."""
 
 from optimizer.layout.degrees import DEGREES, Ints, Layouts, ParallelLayout
-from optimizer.layout.enumeration import Space, divisibility_problems, enumerate_layouts
+from optimizer.layout.enumeration import Space, enumerate_layouts
 from optimizer.layout.names import Reading, read_strategy
+from optimizer.layout.rules import divisibility_problems
 
 __all__ = [
     "DEGREES",

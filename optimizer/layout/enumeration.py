@@ -7,24 +7,17 @@ integer is a candidate, not only powers of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.layout.degrees import Ints, Layouts, ParallelLayout
+from optimizer.layout.degrees import Layouts
+from optimizer.layout.rules import ENGINE_RULES, Rule, cp_rules, ep_rules, etp_rules, tp_rules
 from optimizer.spec.cluster import Cluster
-from optimizer.spec.formats import FORMATS
-from optimizer.spec.model import (
-    GroupedQueryAttention,
-    LatentAttention,
-    ModelSpec,
-    MoeFfn,
-)
-from optimizer.spec.workload import Engine, ForwardWorkload, ServingWorkload
-
-Rule = tuple[str, Callable[[int], bool]]  # (what must divide, whether a degree does)
+from optimizer.spec.model import GroupedQueryAttention, LatentAttention, ModelSpec
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 
 @dataclass(frozen=True)
@@ -36,103 +29,6 @@ class Space:
     removed: dict[str, int]
 
 
-def _tp_rules(model: ModelSpec) -> list[Rule]:
-    rules: list[Rule] = []
-    for layer in model.layer_types.values():
-        attention, ffn = layer.attention, layer.ffn
-        if isinstance(attention, GroupedQueryAttention | LatentAttention):
-            rules.append(_divides("attention heads", attention.num_heads))
-        if isinstance(attention, GroupedQueryAttention):
-            rules.append(_divides_or_multiplies("KV heads", attention.num_kv_heads))
-        elif not isinstance(attention, LatentAttention):
-            rules.append(_divides("linear-attention key heads", attention.num_key_heads))
-        if isinstance(ffn, MoeFfn):
-            if ffn.shared_intermediate_size:
-                block = FORMATS[model.precision.shared_experts].block_out
-                rules.append(
-                    _divides("shared-expert hidden size", ffn.shared_intermediate_size, block)
-                )
-        else:
-            block = FORMATS[model.precision.ffn].block_out
-            rules.append(_divides("FFN hidden size", ffn.intermediate_size, block))
-    return list(dict(rules).items())
-
-
-def _etp_rules(model: ModelSpec) -> list[Rule]:
-    block = FORMATS[model.precision.experts].block_out
-    sizes = {
-        layer.ffn.intermediate_size
-        for layer in model.layer_types.values()
-        if isinstance(layer.ffn, MoeFfn)
-    }
-    return [_divides("expert hidden size", size, block) for size in sorted(sizes)]
-
-
-def _ep_rules(model: ModelSpec, engine: Engine) -> list[Rule]:
-    counts = {
-        layer.ffn.num_experts
-        for layer in model.layer_types.values()
-        if isinstance(layer.ffn, MoeFfn)
-    }
-    if engine == "vllm":  # without its load balancer vLLM takes uneven experts
-        return [(f"{count} experts at most", count.__ge__) for count in sorted(counts)]
-    return [_divides("experts", count) for count in sorted(counts)]
-
-
-def _divides(what: str, size: int, block: int = 0) -> Rule:
-    if block > 1 and size % block == 0:
-        return (
-            f"{what} {size} in quantisation blocks of {block}",
-            lambda degree: size % (degree * block) == 0,
-        )
-    return (f"{what} {size}", lambda degree: size % degree == 0)
-
-
-def _divides_or_multiplies(what: str, size: int) -> Rule:
-    return (f"{what} {size}", lambda degree: size % degree == 0 or degree % size == 0)
-
-
-def _cp_rules(workload: ForwardWorkload | ServingWorkload) -> list[Rule]:
-    if isinstance(workload, ForwardWorkload):
-        return [_divides("sequence length", workload.seq_len)]
-    return []
-
-
-def divisibility_problems(
-    layout: ParallelLayout, model: ModelSpec, workload: ForwardWorkload | ServingWorkload
-) -> list[str]:
-    """What does not divide in a given layout, each with its two numbers."""
-    degrees: list[tuple[str, int, Iterable[Rule]]] = [
-        ("tp", layout.tp, _tp_rules(model)),
-        ("etp", layout.etp, _etp_rules(model)),
-        ("ep", layout.ep, _ep_rules(model, workload.engine)),
-        ("cp", layout.cp, _cp_rules(workload)),
-    ]
-    found = [
-        f"{what} cannot be cut by {name} {degree}"
-        for name, degree, rules in degrees
-        for what, holds in rules
-        if not holds(degree)
-    ]
-    if layout.pp > model.num_layers:
-        found.append(f"pp {layout.pp} is more than the {model.num_layers} layers")
-    found += layout.problems(model.moe is not None)
-    found += _engine_problems(layout, workload.engine)
-    return found
-
-
-def _engine_problems(layout: ParallelLayout, engine: Engine) -> list[str]:
-    """What a named engine cannot express (its rules: README, "Engines")."""
-    has_experts = layout.ep * layout.etp > 1
-    if engine == "vllm" and has_experts and min(layout.ep, layout.etp) > 1:
-        return [f"vLLM cuts experts by ep or by etp, not ep {layout.ep} and etp {layout.etp}"]
-    if engine == "trtllm" and 1 < layout.dp < layout.width:
-        return [f"TensorRT-LLM's attention dp is 1 or the width {layout.width}, not {layout.dp}"]
-    if engine in ("vllm", "sglang", "trtllm") and layout.cp > 1:
-        return [f"{engine} plans here keep cp 1, not {layout.cp}"]
-    return []
-
-
 def _admitted(limit: int, rules: Iterable[Rule], removed: dict[str, int], axis: str) -> list[int]:
     admitted = []
     for degree in range(1, limit + 1):
@@ -142,16 +38,6 @@ def _admitted(limit: int, rules: Iterable[Rule], removed: dict[str, int], axis: 
         if not broken:
             admitted.append(degree)
     return admitted
-
-
-def divides(layouts: Layouts, model: ModelSpec) -> NDArray[np.bool_]:
-    """Which layouts cut the model's matrices in whole blocks of its number formats [n]."""
-    fits = np.ones(len(layouts), dtype=bool)
-    for column, rules in ((layouts.tp, _tp_rules(model)), (layouts.etp, _etp_rules(model))):
-        for degree in np.unique(column):
-            if not all(holds(int(degree)) for _, holds in rules):
-                fits &= column != degree
-    return fits
 
 
 def spans_of(width: int, tp: int, cp: int, sizes: tuple[int, ...]) -> list[int]:
@@ -181,9 +67,7 @@ def enumerate_layouts(
     cluster: Cluster, pool: int, model: ModelSpec, workload: ForwardWorkload | ServingWorkload
 ) -> Space:
     """All layouts of one replica in one pool, divisible and no larger than the pool."""
-    sizes = tuple(len(domain.gpus) for domain in cluster.domains if domain.pool == pool)
-    sizes = tuple(size for size in sizes if size)
-    num_gpus = sum(sizes)
+    sizes, num_gpus = tuple(cluster.live_sizes[pool]), cluster.live_gpus(pool)
     removed: dict[str, int] = {}
     heads = max(
         (
@@ -193,53 +77,61 @@ def enumerate_layouts(
         )
         for layer in model.layer_types.values()
     )
-    tps = _admitted(min(num_gpus, heads), _tp_rules(model), removed, "tp")
-    cps = _admitted(
-        min(num_gpus, workload.max_context_parallel), _cp_rules(workload), removed, "cp"
-    )
-    if model.moe is None:
-        grids = [(1, 1)]
-    else:
-        experts = model.moe
-        eps = _admitted(
-            min(num_gpus, experts.num_experts), _ep_rules(model, workload.engine), removed, "ep"
-        )
-        etps = _admitted(
-            min(num_gpus, experts.intermediate_size), _etp_rules(model), removed, "etp"
-        )
-        grids = [(ep, etp) for ep in eps for etp in etps if ep * etp <= num_gpus]
-    rows: list[tuple[int, int, int, int, int, int]] = []
-    enumerated = 0
-    for ep, etp in grids:
-        for tp in tps:
-            for cp in cps:
-                width = ep * etp if model.moe is not None else tp * cp
-                enumerated += 1
-                if width % (tp * cp) or width > num_gpus:
-                    removed["both grids cover the same width"] = (
-                        removed.get("both grids cover the same width", 0) + 1
-                    )
-                    continue
-                dp = width // (tp * cp)
-                layout = ParallelLayout(tp=tp, cp=cp, dp=dp, ep=ep, etp=etp)
-                if _engine_problems(layout, workload.engine):
-                    key = f"what {workload.engine} can express"
-                    removed[key] = removed.get(key, 0) + 1
-                    continue
-                rows += [(tp, cp, dp, ep, etp, span) for span in spans_of(width, tp, cp, sizes)]
-    grid = np.array(rows, dtype=np.int64).reshape(-1, 6)
-    widths = grid[:, 0] * grid[:, 1] * grid[:, 2]
+    tps = _admitted(min(num_gpus, heads), tp_rules(model), removed, "tp")
+    cps = _admitted(min(num_gpus, workload.max_context_parallel), cp_rules(workload), removed, "cp")
+    eps = etps = [1]
+    if (experts := model.moe) is not None:
+        most = min(num_gpus, experts.num_experts)
+        eps = _admitted(most, ep_rules(model, workload.engine), removed, "ep")
+        most = min(num_gpus, experts.intermediate_size)
+        etps = _admitted(most, etp_rules(model), removed, "etp")
+    grid = _grid(eps, etps, tps, cps, num_gpus, experts is not None)
+    enumerated = len(grid)
+    covers = (grid.dp > 0) & (grid.width <= num_gpus)
+    _remove(removed, "both grids cover the same width", covers)
+    grid = grid.take(covers)
+    for rule in ENGINE_RULES:
+        if workload.engine in rule.engines:
+            able = ~rule.breaks(grid)
+            _remove(removed, f"what {workload.engine} can express", able)
+            grid = grid.take(able)
+    grid = _laid(grid, sizes)
     stages = np.arange(1, min(model.num_layers, num_gpus) + 1, dtype=np.int64)
-    fits = stages[:, None] * widths[None, :] <= num_gpus
-    stage_index, row_index = np.nonzero(fits)
-    columns: list[Ints] = [grid[row_index, column] for column in range(6)]
-    layouts = Layouts(
-        pp=stages[stage_index],
-        tp=columns[0],
-        cp=columns[1],
-        dp=columns[2],
-        ep=columns[3],
-        etp=columns[4],
-        span=columns[5],
-    )
+    stage_index, row_index = np.nonzero(stages[:, None] * grid.width[None, :] <= num_gpus)
+    layouts = replace(grid.take(row_index), pp=stages[stage_index])
     return Space(layouts, enumerated * len(stages), removed)
+
+
+def _grid(
+    eps: list[int], etps: list[int], tps: list[int], cps: list[int], num_gpus: int, experts: bool
+) -> Layouts:
+    """Every combination of degrees of one stage; dp is 0 where the two grids do not cover each
+    other."""
+    axes = (np.array(axis, dtype=np.int64) for axis in (eps, etps, tps, cps))
+    ep, etp, tp, cp = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
+    ep, etp, tp, cp = (axis[ep * etp <= num_gpus] for axis in (ep, etp, tp, cp))
+    width = ep * etp if experts else tp * cp
+    dp = np.where(width % (tp * cp) == 0, width // (tp * cp), 0)
+    one = np.ones_like(dp)
+    return Layouts(pp=one, tp=tp, cp=cp, dp=dp, ep=ep, etp=etp, span=one)
+
+
+def _remove(removed: dict[str, int], rule: str, stays: NDArray[np.bool_]) -> None:
+    if not stays.all():
+        removed[rule] = removed.get(rule, 0) + int((~stays).sum())
+
+
+def _laid(grid: Layouts, sizes: tuple[int, ...]) -> Layouts:
+    """Each stage in every way that it may lie in domains of these sizes."""
+    known: dict[tuple[int, int, int], list[int]] = {}
+    rows: list[int] = []
+    spans: list[int] = []
+    keys = zip(grid.width.tolist(), grid.tp.tolist(), grid.cp.tolist(), strict=True)
+    for row, (width, tp, cp) in enumerate(keys):
+        if (width, tp, cp) not in known:
+            known[width, tp, cp] = spans_of(width, tp, cp, sizes)
+        offers = known[width, tp, cp]
+        rows += [row] * len(offers)
+        spans += offers
+    laid = grid.take(np.array(rows, dtype=np.int64))
+    return replace(laid, span=np.array(spans, dtype=np.int64))

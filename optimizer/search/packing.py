@@ -6,7 +6,6 @@ to cut its live GPUs into pieces and rests of one shape.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,8 +42,11 @@ class Packing(NamedTuple):
 
 def domain_types(cluster: Cluster) -> tuple[DomainType, ...]:
     """The distinct kinds of live domains."""
-    kinds = Counter((domain.pool, len(domain.gpus)) for domain in cluster.domains if domain.gpus)
-    return tuple(DomainType(*kind, many) for kind, many in kinds.items())
+    return tuple(
+        DomainType(pool, size, many)
+        for pool, sizes in enumerate(cluster.live_sizes)
+        for size, many in sizes.items()
+    )
 
 
 def packings_of(size: int, shape: Shape) -> tuple[Packing, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -162,6 +163,18 @@ class Cluster(Frozen):
                     found.append(Domain(index, prefix + label, tuple(members)))
                     members, filled = [], 0
         return tuple(found)
+
+    @cached_property
+    def live_sizes(self) -> tuple[dict[int, int], ...]:
+        """For each pool: how many of its domains have so many live GPUs, empty ones left out."""
+        found: list[Counter[int]] = [Counter() for _ in self.pools]
+        for domain in self.domains:
+            if domain.gpus:
+                found[domain.pool][len(domain.gpus)] += 1
+        return tuple(dict(sizes) for sizes in found)
+
+    def live_gpus(self, pool: int) -> int:
+        return sum(size * many for size, many in self.live_sizes[pool].items())
 
     @cached_property
     def num_live_gpus(self) -> int:
