@@ -1,0 +1,37 @@
+"""`optimize experts`: experts on slots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optimizer.errors import EXIT_CHECK
+
+
+@click.command()
+@click.option("--loads", required=True, metavar="FILE", help="CSV, .npy or recorded JSON.")
+@click.option("--gpus", required=True, type=click.IntRange(1))
+@click.option("--slots", required=True, type=click.IntRange(1), help="Expert slots of all GPUs.")
+@click.option("--nodes", default=1, type=click.IntRange(1), show_default=True)
+@click.option("--groups", type=click.IntRange(1), help="Runs of experts that stay on one node.")
+@click.option("--current", metavar="FILE", help="A placement.json to change as little as asked.")
+@click.option("--max-moves", type=click.IntRange(0), help="Slots a layer that may change.")
+@click.option("--no-duplicates", is_flag=True, help="No two copies of an expert on one GPU.")
+@click.option("--out", default=Path("placement.json"), type=click.Path(path_type=Path))
+def experts(**options: Any) -> None:
+    """Place experts on slots so that the hottest GPU carries least, with a bound of each layer."""
+    from optimizer.placing_experts import place, summary
+    from optimizer.report.files import write_files
+
+    placement, files, findings = place(**{key: options[key] for key in options if key != "out"})
+    folder, name = options["out"].parent, options["out"].name
+    write_files(folder, {name if key == "placement.json" else key: files[key] for key in files})
+    click.echo(summary(placement))
+    click.echo(f"written to {options['out']}, and as SGLang, TensorRT-LLM and vLLM read it")
+    for finding in findings:
+        click.echo(f"verify: {finding}", err=True)
+    if findings:
+        sys.exit(EXIT_CHECK)

@@ -1,0 +1,56 @@
+"""The options that name a job, and the job that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
+OBJECTIVES = ("throughput", "latency", "gpus", "balanced")
+
+WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--batch", {"type": int, "help": "Sequences of one forward pass."}),
+    ("--seq-len", {"type": int, "help": "Tokens of each of them."}),
+    ("--input-len", {"type": int, "help": "Input tokens of a request."}),
+    ("--output-len", {"type": int, "help": "Output tokens of a request."}),
+    ("--prefix-len", {"type": int, "help": "Input tokens found in the cache."}),
+    ("--concurrency", {"type": int, "help": "Requests in flight, of the whole deployment."}),
+    ("--request-rate", {"help": 'Requests that arrive, "20 req/s".'}),
+    ("--ttft", {"help": 'Limit on the mean time to first token, "2s", or "p90=2s".'}),
+    ("--tpot", {"help": 'Limit on the mean time per output token, "50ms".'}),
+    ("--latency", {"help": 'Limit on one forward pass, "200ms".'}),
+    ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: the strictest."}),
+)
+
+
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a job: cluster, model, workload."""
+    for flag, settings in reversed(WORKLOAD_FLAGS):
+        command = click.option(flag, **settings)(command)
+    for option in (
+        click.option("--workload", metavar="FILE", help="A workload file or preset."),
+        click.option("--gpus", type=int, help="GPUs of the cluster, in place of the file's."),
+        click.option("--model", metavar="FILE", help="A YAML, a config.json, a preset or a plan."),
+        click.option("--hardware", metavar="FILE", help="A YAML, a preset or a plan."),
+    ):
+        command = option(command)
+    return command
+
+
+def job_of(options: dict[str, Any]) -> Any:
+    """The job that the options name."""
+    from optimizer.spec.reading import read_job
+
+    flags = {
+        name.removeprefix("--").replace("-", "_"): value
+        for name, _ in WORKLOAD_FLAGS
+        if (value := options[name.removeprefix("--").replace("-", "_")]) is not None
+    }
+    for name in ("hardware", "model"):
+        if options[name] is None:
+            raise click.UsageError(f"--{name} is missing; a file or a preset, see optimize --help")
+    return read_job(
+        options["hardware"], options["model"], options["workload"], flags, options["gpus"]
+    )

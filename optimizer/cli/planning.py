@@ -1,0 +1,113 @@
+"""The main job: plan, verify, write, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from optimizer.cli.job import job_of
+from optimizer.errors import EXIT_CHECK, EXIT_TIME, InfeasibleError
+
+
+def plan(options: dict[str, Any]) -> None:
+    """The main job."""
+    from optimizer.pipeline import optimize as run
+    from optimizer.pipeline import verify
+    from optimizer.plan import write_plan
+    from optimizer.report.files import run_files, run_name, write_files
+    from optimizer.report.table import summary_text
+
+    job = job_of(options)
+    folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
+    progress = _progress(options["quiet"])
+    try:
+        plans = run(
+            job.cluster,
+            job.model,
+            job.workload,
+            objective=options["objective"],
+            top=options["top"],
+            strategy=options["strategy"],
+            confidence=options["confidence"],
+            progress=progress,
+        )
+    except InfeasibleError:
+        _refuse(job, options, folder, progress)
+    findings = verify(plans)
+    write_files(folder, run_files(plans, findings))
+    if options["as_json"]:
+        click.echo(write_plan(plans.best), nl=False)
+    elif not options["quiet"]:
+        click.echo(summary_text(plans))
+        if job.strategy and not options["strategy"]:
+            click.echo("\n" + _against_claim(job, plans))
+        if options["explain"] is not None:
+            click.echo("\n" + plans.explain(options["explain"]))
+        click.echo(f"\nwritten to {folder}/")
+    if not all(finding.ok for finding in findings):
+        bad = [finding for finding in findings if not finding.ok]
+        for finding in bad[:10]:
+            click.echo(f"verify: {finding.check}: {finding.detail}", err=True)
+        sys.exit(EXIT_CHECK)
+    if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
+        click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
+        sys.exit(EXIT_TIME)
+
+
+def _refuse(
+    job: Any, options: dict[str, Any], folder: Path, progress: Callable[[str], None]
+) -> NoReturn:
+    """Why there is no plan and what would help: printed, written, and exit code 3."""
+    from optimizer.repairing import Job, refusal_files, refuse, render
+    from optimizer.report.files import write_files
+
+    asked = Job(
+        job.cluster,
+        job.model,
+        job.workload,
+        options["strategy"],
+        options["objective"],
+        options["confidence"],
+    )
+    refusal = refuse(asked, progress)
+    files = refusal_files(refusal)
+    write_files(folder, files)
+    if options["as_json"]:
+        click.echo(files["infeasible.json"], nl=False)
+    elif not options["quiet"]:
+        click.echo(render(refusal) + "\n")
+    raise InfeasibleError(f"there is no plan; why, and what would help: {folder}/infeasible.json")
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    """Says on the terminal what is going on once a run has taken a second."""
+    from threading import Event, Timer
+
+    late = Event()
+    now = [""]
+
+    def speak() -> None:
+        late.set()
+        click.echo(f"... {now[0]}", err=True)
+
+    def say(step: str) -> None:
+        now[0] = step
+        if late.is_set():
+            click.echo(f"... {step}", err=True)
+
+    if not quiet and sys.stderr.isatty():
+        timer = Timer(1.0, speak)
+        timer.daemon = True
+        timer.start()
+    return say
+
+
+def _against_claim(job: Any, plans: Any) -> str:
+    """How the best plan compares with the strategy that the model file claims."""
+    from optimizer.pipeline import claim_line
+
+    return claim_line(job.cluster, job.model, job.workload, job.strategy, plans)
