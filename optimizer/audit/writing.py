@@ -1,0 +1,124 @@
+"""An audit as a table for the terminal, as JSON, and as Markdown for the report's author."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from optimizer.audit.finding import VERDICTS, Amount, Audit, Finding
+from optimizer.report.table import aligned
+
+WIDTH = 48  # characters of a claim in the table
+
+
+def audit_files(audit: Audit) -> dict[str, str]:
+    """File name -> text."""
+    return {"audit.json": audit_json(audit), "audit.md": audit_markdown(audit)}
+
+
+def audit_json(audit: Audit) -> str:
+    document = audit.model_dump(mode="json")
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def audit_schema() -> dict[str, Any]:
+    """The JSON Schema that ships as configs/schema/audit.json."""
+    return Audit.model_json_schema(mode="serialization")
+
+
+def audit_table(audit: Audit) -> str:
+    """A row a finding, then readiness, better plans and the count of each verdict."""
+    rows = [["case", "claim", "claimed", "derived", "verdict", "reading"]]
+    for found in audit.findings:
+        rows.append(
+            [
+                found.case,
+                short(found.claim, WIDTH),
+                amount(found.claimed_value, found.claimed_unit),
+                amount(found.derived_value, found.derived_unit),
+                found.verdict,
+                short(found.reading or "; ".join(found.missing), WIDTH),
+            ]
+        )
+    parts = ["\n".join(aligned(rows))] if audit.findings else []
+    parts += ["\n".join(lines) for lines in (readiness_lines(audit), better_lines(audit)) if lines]
+    if audit.findings:
+        parts.append(tally(audit.findings))
+    return "\n\n".join(parts)
+
+
+def audit_markdown(audit: Audit) -> str:
+    """What can be sent back to the report's author: every verdict with its arithmetic."""
+    lines = ["# Audit", "", tally(audit.findings) + "."]
+    for case in dict.fromkeys(found.case for found in audit.findings):
+        mine = [found for found in audit.findings if found.case == case]
+        lines += ["", f"## {case}", "", tally(mine) + "."]
+        for number, found in enumerate(mine, start=1):
+            lines += ["", *_section(number, found)]
+    for title, found_lines in (
+        ("Readiness", readiness_lines(audit)),
+        ("Better plans", better_lines(audit)),
+    ):
+        if found_lines:
+            lines += ["", f"## {title}", "", *(f"- {line}" for line in found_lines)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(number: int, found: Finding) -> list[str]:
+    claimed = amount(found.claimed_value, found.claimed_unit)
+    derived = amount(found.derived_value, found.derived_unit)
+    lines = [f"### {number}. {found.claim}: {found.verdict}", ""]
+    if claimed:
+        lines.append(f"- claimed: {claimed}")
+    if derived:
+        lines.append(f"- derived: {derived}")
+    if found.reading:
+        lines.append(f"- holds when read as: {found.reading}")
+    others = [reading for reading in found.readings if reading != found.reading]
+    if others:
+        lines.append("- the figure is also reproduced by:")
+        lines += [f"    - {reading}" for reading in others]
+    lines.append(f"- arithmetic: {found.arithmetic}")
+    if found.missing:
+        lines.append(f"- not stated: {', '.join(found.missing)}")
+    if found.assumptions:
+        lines.append(f"- assumed: {'; '.join(found.assumptions)}")
+    return lines
+
+
+def readiness_lines(audit: Audit) -> list[str]:
+    """READY or NOT READY, a line for each strategy and phase."""
+    return [
+        f"{found.case}: {found.strategy}, {found.phase}: "
+        + ("READY" if found.ready else f"NOT READY: {'; '.join(found.limits)}")
+        + (f" ({found.arithmetic})" if found.arithmetic else "")
+        for found in audit.readiness
+    ]
+
+
+def better_lines(audit: Audit) -> list[str]:
+    return [
+        f"{found.case}: {found.strategy}, {found.phase}: {found.comparison}"
+        for found in audit.better
+    ]
+
+
+def tally(findings: Iterable[Finding]) -> str:
+    """Findings by verdict: "23 findings: 9 confirmed, 3 refuted"."""
+    count = Counter(found.verdict for found in findings)
+    parts = [f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict]]
+    return f"{sum(count.values())} findings: {', '.join(parts) or 'none'}"
+
+
+def amount(value: Amount, unit: str) -> str:
+    """A value with its unit for a reader: six digits at most."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else f"{value:,.6g}"
+    return f"{text} {unit}".strip()
+
+
+def short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3].rstrip() + "..."
