@@ -1,0 +1,119 @@
+"""Collectives from bytes, group and links: rounds of messages, each a latency and a transfer.
+
+Inside a domain every rank reaches every other through a switch at its own link's rate; between
+domains ranks of equal place form rings or trees (NCCL's two algorithms). Left out: contention with
+other traffic, protocol changes with message size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from optimizer.spec.cluster import Link, Pool
+
+# Of the datasheet's bandwidth. Inside: NCCL moves 370 of 450 GB/s over an H100's NVLink, the rest is
+# protocol (its maintainers, NVIDIA/nccl-tests#212). Between: assumed; headers and congestion.
+INSIDE_SHARE = 0.82
+BETWEEN_SHARE = 0.9
+START_S = 3e-6  # of one kernel, as AIConfigurator takes it
+
+
+class Tier(NamedTuple):
+    """What one rank sends at, one direction, and the latency of one message."""
+
+    bytes_per_s: float
+    latency_s: float
+
+    def seconds(self, rounds: float, sent_bytes: float) -> float:
+        """So many messages one after the other, sent_bytes in all of them together."""
+        return rounds * self.latency_s + sent_bytes / self.bytes_per_s
+
+
+class Links(NamedTuple):
+    """The two tiers of a pool."""
+
+    inside: Tier
+    between: Tier
+
+    @classmethod
+    def of(cls, pool: Pool) -> Self:
+        return cls(_tier(pool.intra_node, INSIDE_SHARE), _tier(pool.inter_node, BETWEEN_SHARE))
+
+
+def _tier(link: Link, share: float) -> Tier:
+    return Tier(link.bandwidth_bytes_per_s * share, link.latency_s)
+
+
+def collective_seconds(
+    kind: str, payload_bytes: float, group_size: int, inside: int, links: Links
+) -> float:
+    """Seconds of one collective; `inside` of its group_size ranks share a domain.
+
+    payload_bytes is what one rank contributes: its whole tensor (all_reduce, reduce_scatter,
+    all_to_all, of which 1/group_size stays at home), its share (all_gather), its message
+    (send_recv, inside a domain where `inside` is 2).
+    """
+    if group_size <= 1 or payload_bytes <= 0:
+        return 0.0
+    near = min(inside, group_size)
+    domains = -(-group_size // near)
+    if kind == "send_recv":
+        tier = links.inside if near > 1 else links.between
+        return START_S + tier.seconds(1, payload_bytes)
+    if kind == "all_to_all":
+        return START_S + _all_to_all(payload_bytes, group_size, near, links)
+    if kind == "all_gather":
+        return START_S + _gather(payload_bytes * group_size, near, domains, links)
+    if kind == "reduce_scatter":  # the all-gather's messages, sent backwards
+        return START_S + _gather(payload_bytes, near, domains, links)
+    if kind == "all_reduce":
+        return START_S + _all_reduce(payload_bytes, near, domains, links)
+    raise ValueError(f"no collective is called {kind!r}")
+
+
+def ring_all_reduce_seconds(whole_bytes: float, ranks: int, tier: Tier) -> float:
+    """2 (n - 1) messages of 1/n of the tensor each (Thakur et al., 2005)."""
+    return tier.seconds(2 * (ranks - 1), 2 * (ranks - 1) / ranks * whole_bytes)
+
+
+def tree_all_reduce_seconds(whole_bytes: float, ranks: int, tier: Tier) -> float:
+    """Up and down two complementary binary trees, pipelined: each rank sends the whole tensor
+    twice over log2 n levels each way (Sanders et al., 2009)."""
+    levels = (ranks - 1).bit_length()
+    return tier.seconds(2 * levels, 2 * whole_bytes)
+
+
+def _switched_all_reduce_seconds(whole_bytes: float, ranks: int, tier: Tier) -> float:
+    """All to all others at once: the whole tensor in one round, or a reduced shard in each of two,
+    whichever is faster."""
+    at_once = tier.seconds(1, (ranks - 1) * whole_bytes)
+    sharded = tier.seconds(2, 2 * (ranks - 1) / ranks * whole_bytes)
+    return min(at_once, sharded)
+
+
+def _all_reduce(whole_bytes: float, near: int, domains: int, links: Links) -> float:
+    """Reduce-scatter in each domain, an all-reduce of each shard between them, all-gather."""
+    if domains == 1:
+        return _switched_all_reduce_seconds(whole_bytes, near, links.inside)
+    shard = whole_bytes / near
+    far = min(
+        algorithm(shard, domains, links.between)
+        for algorithm in (ring_all_reduce_seconds, tree_all_reduce_seconds)
+    )
+    return far + (2 * links.inside.seconds(1, whole_bytes - shard) if near > 1 else 0.0)
+
+
+def _gather(whole_bytes: float, near: int, domains: int, links: Links) -> float:
+    """A ring between domains brings each rank its place's share of all, one exchange in the domain
+    the rest."""
+    shard = whole_bytes / near
+    far = links.between.seconds(domains - 1, (domains - 1) / domains * shard)
+    return far + (links.inside.seconds(1, whole_bytes - shard) if near > 1 else 0.0)
+
+
+def _all_to_all(payload_bytes: float, size: int, near: int, links: Links) -> float:
+    """All messages at once, over both tiers at the same time."""
+    inside = links.inside.seconds(1, payload_bytes * (near - 1) / size) if near > 1 else 0.0
+    if near == size:
+        return inside
+    return max(inside, links.between.seconds(1, payload_bytes * (size - near) / size))
