@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 
 from optimizer.spec.cluster import Link, Pool
 
-# Of the datasheet's bandwidth. Inside: NCCL moves 370 of 450 GB/s over an H100's NVLink, the rest is
-# protocol (its maintainers, NVIDIA/nccl-tests#212). Between: assumed; headers and congestion.
+# Of the datasheet's bandwidth. Inside: NCCL moves 370 of 450 GB/s over an H100's NVLink, the rest
+# is protocol (its maintainers, NVIDIA/nccl-tests#212). Between: assumed; headers and congestion.
 INSIDE_SHARE = 0.82
 BETWEEN_SHARE = 0.9
 START_S = 3e-6  # of one kernel, as AIConfigurator takes it
