@@ -10,13 +10,14 @@ import click
 
 from optimizer.cli.evaluate import evaluate
 from optimizer.cli.experts import experts
+from optimizer.cli.fleet import fleet
 from optimizer.cli.job import OBJECTIVES, job_options
 from optimizer.cli.regress import regress
 from optimizer.cli.why import remedies, why
 from optimizer.errors import OptimizerError
 from optimizer.version import __version__
 
-COMMANDS = (why, remedies, evaluate, experts, regress)
+COMMANDS = (why, remedies, evaluate, experts, fleet, regress)
 
 
 @click.group(invoke_without_command=True)

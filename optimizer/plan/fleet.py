@@ -1,0 +1,91 @@
+"""A fleet's answer: which GPUs serve which demand, and an ordinary plan for each part.
+
+A fleet is a partition of the cluster: every part is a plan of its own on the GPUs that it names,
+so that all that reads, checks or replays plans works on the parts as they stand.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from optimizer.plan.document import Number, Plan
+from optimizer.plan.files import content_hash
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.frozen import Frozen
+
+FLEET_VERSION = "1.0"
+
+
+class FleetPart(Frozen):
+    """One role of a demand in one pool: so many replicas that could serve capacity_per_s requests a
+    second within the limits, of which share_per_s are asked; `plan` is its index in plans."""
+
+    demand: str
+    mode: Literal["aggregated", "disaggregated"]
+    role: Literal["serving", "prefill", "decode"]
+    pool: str
+    name: str
+    replicas: int
+    gpus: tuple[str, ...]
+    capacity_per_s: Number
+    share_per_s: Number
+    plan: int
+
+
+class Served(Frozen):
+    """What a demand asks for and what it gets, in requests a second."""
+
+    demand: str
+    wanted_per_s: Number
+    served_per_s: Number
+
+
+class FleetProof(Frozen):
+    """Why no better fleet exists in the stated space; value and bound are on the integer grid.
+
+    combinations: ways to pick one usage vector for every role, before room is asked about.
+    """
+
+    solver: str
+    status: Literal["OPTIMAL", "FEASIBLE"]
+    objective: str
+    value: int
+    bound: int
+    gap: Number
+    scale: Number
+    vectors: int
+    combinations: Number
+    tie_break: tuple[str, ...]
+
+
+class FleetPlan(Frozen):
+    """One answer for a whole fleet."""
+
+    schema_version: str = FLEET_VERSION
+    name: str
+    objective: Literal["gpus", "money", "served"]
+    cluster: Cluster
+    served: tuple[Served, ...]
+    parts: tuple[FleetPart, ...]
+    idle_gpus: tuple[str, ...]
+    gpus: int
+    price_per_hour: Number | None = Field(default=None)
+    proof: FleetProof
+    notes: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    hash: str = ""
+
+
+def sealed_fleet(fleet: FleetPlan) -> FleetPlan:
+    """The same fleet with its hash."""
+    document = fleet.model_dump(mode="json", by_alias=True)
+    return fleet.model_copy(update={"hash": content_hash(document)})
+
+
+def write_fleet(fleet: FleetPlan) -> str:
+    """The fleet as JSON text."""
+    document = fleet.model_dump(mode="json", by_alias=True)
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,25 @@
+"""Which models run where: offers -> usage vectors -> one-hot choice under the pools' room ->
+GPUs."""
+
+from optimizer.search.fleet.choosing import CRITERIA, Ask, FleetChoice, choose_fleet
+from optimizer.search.fleet.naming import name_gpus
+from optimizer.search.fleet.offers import Offer, offers_of
+from optimizer.search.fleet.room import PoolRoom, packable, rooms_of
+from optimizer.search.fleet.vectors import Use, Vector, served_by, vectors_of
+
+__all__ = [
+    "CRITERIA",
+    "Ask",
+    "FleetChoice",
+    "Offer",
+    "PoolRoom",
+    "Use",
+    "Vector",
+    "choose_fleet",
+    "name_gpus",
+    "offers_of",
+    "packable",
+    "rooms_of",
+    "served_by",
+    "vectors_of",
+]

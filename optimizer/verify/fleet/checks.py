@@ -1,0 +1,136 @@
+"""A fleet is a partition of live GPUs; its rates, money and proof add up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optimizer.verify.checks import run
+from optimizer.verify.document import Json
+from optimizer.verify.finding import (
+    ROUNDING,
+    Check,
+    Finding,
+    Outcome,
+    all_hold,
+    at_most,
+    equal,
+)
+
+
+def verify_fleet(document: Json) -> list[Finding]:
+    """All findings on the fleet itself; its plans are checked as plans."""
+    return [finding for check in CHECKS for finding in run(check, document)]
+
+
+def live_gpus(document: Json) -> dict[str, str]:
+    """GPU name -> pool, of the GPUs that are not dead."""
+    pools = document["cluster"]["pools"]
+    found = {}
+    for pool in pools:
+        prefix = pool["name"] + "/" if len(pools) > 1 else ""
+        sizes = pool["node_sizes"] or [pool["gpus_per_node"]] * pool["nodes"]
+        dead = set(pool["dead"])
+        for node, size in enumerate(sizes):
+            for gpu in range(size):
+                name = f"node{node}/gpu{gpu}"
+                if f"node{node}" not in dead and name not in dead:
+                    found[prefix + name] = pool["name"]
+    return found
+
+
+def partition(document: Json) -> Iterator[Outcome]:
+    """Every GPU serves one part at most, lives, and lies in the part's pool; the rest is idle."""
+    live = live_gpus(document)
+    used = [gpu for part in document["parts"] for gpu in part["gpus"]]
+    yield equal("GPUs named by more than one part", len(used) - len(set(used)), 0)
+    yield all_hold(
+        "live GPUs in the named pool",
+        (
+            equal(f"pool of {gpu}", part["pool"], live.get(gpu, "no live GPU"))
+            for part in document["parts"]
+            for gpu in part["gpus"]
+        ),
+    )
+    yield equal("GPUs", document["gpus"], len(set(used)))
+    yield equal("idle GPUs", sorted(document["idle_gpus"]), sorted(set(live) - set(used)))
+
+
+def plans(document: Json) -> Iterator[Outcome]:
+    """Every part's plan runs on the part's own GPUs, in as many replicas, and on that pool."""
+    live = live_gpus(document)
+    pools = {pool["name"]: pool for pool in document["cluster"]["pools"]}
+    several = len(pools) > 1
+    for part in document["parts"]:
+        plan = document["plans"][part["plan"]]
+        what = f"{part['demand']} {part['role']}"
+        prefix = part["pool"] + "/" if several else ""
+        own = {prefix + gpu for gpu in live_gpus(plan)}
+        yield equal(f"{what}: GPUs of its cluster", sorted(own), sorted(part["gpus"]))
+        placed = plan["deployments"][0]["placement"]["rank_gpu"]
+        named = {prefix + gpu for replica in placed for gpu in replica}
+        yield (named <= own <= set(live), f"{what}: its plan runs on the part's own live GPUs")
+        layout = plan["deployments"][0]["layout"]
+        yield equal(f"{what}: replicas", part["replicas"], layout["replicas"])
+        yield equal(f"{what}: plan", part["name"], plan["name"])
+        (pool,) = plan["cluster"]["pools"]
+        changed = [key for key in pool if key != "dead" and pool[key] != pools[part["pool"]][key]]
+        yield equal(f"{what}: what its pool changes beside dead GPUs", changed, [])
+
+
+def rates(document: Json) -> Iterator[Outcome]:
+    """Shares are within capacity, match the plans, and add up to what is served; roles match."""
+    for part in document["parts"]:
+        what = f"{part['demand']} {part['role']} in {part['pool']}"
+        yield at_most(f"{what}: share", part["share_per_s"], part["capacity_per_s"])
+        plan = document["plans"][part["plan"]]
+        asked = float(str(plan["workload"]["request_rate"]).split("/")[0])
+        yield equal(f"{what}: rate of its plan", asked, part["share_per_s"], 1e-9)
+    for served in document["served"]:
+        own = [part for part in document["parts"] if part["demand"] == served["demand"]]
+        for role in sorted({part["role"] for part in own}):
+            total = sum(part["share_per_s"] for part in own if part["role"] == role)
+            what = f"{served['demand']}: served by {role}"
+            yield equal(what, served["served_per_s"], total, len(own) * ROUNDING)
+        roles = {part["role"] for part in own}
+        whole = roles in (set(), {"serving"}, {"prefill", "decode"})
+        yield whole, f"{served['demand']}: roles {', '.join(sorted(roles)) or 'none'}"
+        yield at_most(f"{served['demand']}: served", served["served_per_s"], served["wanted_per_s"])
+        if document["objective"] != "served":
+            wanted = served["wanted_per_s"]
+            yield equal(f"{served['demand']}: in full", served["served_per_s"], wanted, 1e-8)
+
+
+def money(document: Json) -> Iterator[Outcome]:
+    """The price is the sum of every used GPU's."""
+    prices = {pool["name"]: pool["gpu"]["price_per_hour"] for pool in document["cluster"]["pools"]}
+    own = [prices[part["pool"]] for part in document["parts"]]
+    if any(price is None for price in own):
+        yield equal("price an hour", document["price_per_hour"], None)
+        return
+    total = sum(
+        price * len(part["gpus"]) for price, part in zip(own, document["parts"], strict=True)
+    )
+    yield equal("price an hour", document["price_per_hour"], total, 1e-9)
+
+
+def fleet_proof(document: Json) -> Iterator[Outcome]:
+    """The proof's value is what the parts add up to; its gap follows from value and bound."""
+    proof = document["proof"]
+    derived = {
+        "GPUs": document["gpus"],
+        "money": document["price_per_hour"],
+        "served": None,
+    }[proof["objective"]]
+    if derived is not None:
+        parts = len(document["parts"])
+        planned = proof["value"] / proof["scale"]
+        close = abs(planned - derived) <= parts / proof["scale"]
+        yield close, f"objective: the proof says {planned:,.9g}, the parts give {derived:,.9g}"
+    gap = abs(proof["bound"] - proof["value"]) / max(1, abs(proof["value"]))
+    yield equal("gap", proof["gap"], gap)
+    yield at_most("bound", proof["bound"], proof["value"])
+    status = "OPTIMAL" if proof["bound"] == proof["value"] else "FEASIBLE"
+    yield equal("status", proof["status"], status)
+
+
+CHECKS: tuple[Check, ...] = (partition, plans, rates, money, fleet_proof)
