@@ -13,11 +13,12 @@ from optimizer.cli.experts import experts
 from optimizer.cli.fleet import fleet
 from optimizer.cli.job import OBJECTIVES, job_options
 from optimizer.cli.regress import regress
+from optimizer.cli.simulate import simulate
 from optimizer.cli.why import remedies, why
 from optimizer.errors import OptimizerError
 from optimizer.version import __version__
 
-COMMANDS = (why, remedies, evaluate, experts, fleet, regress)
+COMMANDS = (why, remedies, evaluate, experts, fleet, regress, simulate)
 
 
 @click.group(invoke_without_command=True)

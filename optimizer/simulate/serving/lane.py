@@ -1,0 +1,266 @@
+"""Continuous batching: what one micro-batch of a replica does next, and what it then has done.
+
+The attention ranks of a lane step together; each has its own queue and its own cache. Runs of
+decode steps that nothing can change are taken as one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from optimizer.simulate.serving.cache import BlockCache, Held
+from optimizer.simulate.serving.steps import Batch
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """One request on its way: tokens to compute before it decodes, and what is done of them."""
+
+    index: int
+    prompt: int
+    output: int
+    cached: int = 0  # of the prompt: a prefix, transferred, or computed so far
+    made: int = 0  # output tokens when it last began to decode
+    admitted: bool = False
+    held: Held | None = None
+    end: int = -1  # decode step after which it is done
+
+    def restart(self, prompt: int, made: int) -> None:
+        """Its cache is lost: the prompt and what was made of the answer are computed again."""
+        self.prompt, self.made, self.cached = prompt, made, 0
+        self.admitted, self.held, self.end = False, None, -1
+
+
+@dataclass(eq=False, slots=True)
+class Rank:
+    """One attention rank: its cache, its queue, what runs on it, and the step that finds no block
+    free."""
+
+    cache: BlockCache
+    slots: int
+    waiting: deque[Task] = field(default_factory=deque)
+    running: dict[int, Task] = field(default_factory=dict)
+    blocked: bool = False  # the queue's head does not fit until something leaves
+    full_at: int = 1 << 60
+
+    @property
+    def load(self) -> int:
+        return len(self.waiting) + len(self.running)
+
+    def has_room(self, task: Task) -> bool:
+        if len(self.running) >= self.slots:
+            return False
+        return self.cache.blocks(task.prompt) <= self.cache.free
+
+
+class Chunk(NamedTuple):
+    """Prompt tokens that a step computes."""
+
+    rank: Rank
+    task: Task
+    tokens: int
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """`steps` equal steps of decoding, or one step that prefills and, where `decodes`, decodes."""
+
+    steps: int
+    decodes: bool
+    first: Batch
+    last: Batch
+    sequences: int
+    chunks: tuple[Chunk, ...] = ()
+
+
+class Done(NamedTuple):
+    """What a run brought about: first tokens, finished requests."""
+
+    first: list[Task]
+    finished: list[Task]
+
+
+class Lane:
+    """The ranks of one micro-batch; `step` counts the decode steps done."""
+
+    def __init__(self, ranks: list[Rank], chunk: int, mixed: bool, cp: int) -> None:
+        self.ranks, self.chunk, self.mixed, self.cp = ranks, chunk, mixed, cp
+        self.step = 0
+        self.preemptions = 0
+        self._ends: list[tuple[int, int, Task, Rank]] = []
+
+    @property
+    def tasks(self) -> Iterator[Task]:
+        for rank in self.ranks:
+            yield from rank.running.values()
+            yield from rank.waiting
+
+    def plan(self) -> Run | None:
+        """The next run; None where there is nothing to do."""
+        for rank in self.ranks:
+            self._take_over(rank)
+        if self.mixed:
+            self._make_room()
+        chunks: list[Chunk] = []
+        for rank in self.ranks:
+            if rank.waiting and not rank.blocked:
+                self._fill(rank, chunks)
+        if chunks:
+            return self._prefill_run(chunks)
+        if not self.mixed:
+            self._make_room()
+        return self._decode_run()
+
+    def _take_over(self, rank: Rank) -> None:
+        """Requests whose whole prompt was computed elsewhere, and sent, decode at once."""
+        while rank.waiting and rank.waiting[0].cached == rank.waiting[0].prompt:
+            task = rank.waiting[0]
+            rank.cache.sync(self.step)
+            if not rank.has_room(task):
+                return
+            rank.cache.used += rank.cache.blocks(task.prompt)
+            self._begin(rank, task)
+
+    def _make_room(self) -> None:
+        """Sends the latest comers back to the queue where the next step would find no block."""
+        for rank in self.ranks:
+            while rank.full_at <= self.step:
+                rank.cache.sync(self.step)
+                _, task = rank.running.popitem()
+                assert task.held is not None
+                rank.cache.release(task.held)
+                made = task.output - (task.end - self.step)
+                task.restart(task.prompt + made - task.made + 1, made)
+                begun = bool(rank.waiting) and rank.waiting[0].admitted
+                rank.waiting.insert(int(begun), task)
+                rank.blocked = True
+                self.preemptions += 1
+                self._changed(rank)
+
+    def _changed(self, rank: Rank) -> None:
+        rank.full_at = self.step + rank.cache.steps_left()
+
+    def _fill(self, rank: Rank, chunks: list[Chunk]) -> None:
+        """Prompt tokens of one rank for this step: first come, first served."""
+        cache = rank.cache
+        cache.sync(self.step)
+        decoding = cache.count if self.mixed else 0
+        budget = self.chunk - decoding
+        if budget <= 0:
+            return
+        free = cache.free - (cache.needed(1) if self.mixed else 0)
+        admitted = len(rank.running)
+        for task in rank.waiting:
+            if not task.admitted:
+                blocks = cache.blocks(task.prompt)
+                if admitted >= rank.slots or blocks > free:
+                    rank.blocked = not any(chunk.rank is rank for chunk in chunks)
+                    break
+                free -= blocks
+                cache.used += blocks
+                task.admitted = True
+            admitted += 1
+            tokens = min(budget, task.prompt - task.cached)
+            budget -= tokens
+            chunks.append(Chunk(rank, task, tokens))
+            if budget <= 0:
+                break
+        self._changed(rank)
+
+    def _prefill_run(self, chunks: list[Chunk]) -> Run:
+        decoding = self.mixed
+        tokens: dict[int, int] = {}
+        for chunk in chunks:
+            tokens[id(chunk.rank)] = tokens.get(id(chunk.rank), 0) + chunk.tokens
+
+        def own(rank: Rank) -> int:
+            return tokens.get(id(rank), 0) + (rank.cache.count if decoding else 0)
+
+        fullest = max(self.ranks, key=own)
+        prefill, reach, logits = 0, 0.0, 0
+        for chunk in chunks:
+            if chunk.rank is fullest:
+                prefill += chunk.tokens
+                reach += chunk.tokens * (chunk.task.cached + (chunk.tokens + 1) / 2)
+                logits += chunk.task.cached + chunk.tokens == chunk.task.prompt
+        running = sum(rank.cache.count for rank in self.ranks)
+        count = fullest.cache.count if decoding else 0
+        mean = sum(chunk.tokens for chunk in chunks) / self.cp + running * decoding
+        batch = Batch(
+            decode=count,
+            decode_context=fullest.cache.tokens(self.step) / count if count else 0.0,
+            prefill=prefill,
+            prefill_context=reach / prefill if prefill else 0.0,
+            mean_tokens=mean / len(self.ranks),
+            logits=logits + count,
+        )
+        sequences = running * decoding + len(chunks)
+        return Run(1, decoding and running > 0, batch, batch, sequences, tuple(chunks))
+
+    def _decode_run(self) -> Run | None:
+        """As many decode steps as pass before a request ends or a block is missing."""
+        ends = self._ends
+        while ends and ends[0][2].end != ends[0][0]:
+            heappop(ends)  # preempted since
+        running = sum(rank.cache.count for rank in self.ranks)
+        if not running:
+            return None
+        stop = min(ends[0][0], min(rank.full_at for rank in self.ranks))
+        fullest = max(self.ranks, key=lambda rank: rank.cache.count)
+        count = fullest.cache.count
+        context = fullest.cache.tokens(self.step) / count
+        steps = max(1, stop - self.step)
+        first = Batch(count, context, 0, 0.0, running / len(self.ranks), count)
+        last = first._replace(decode_context=context + steps - 1)
+        return Run(steps, True, first, last, running)
+
+    def finish(self, run: Run, steps: int) -> Done:
+        """What is done after so many steps of a run."""
+        if run.decodes:
+            self.step += steps
+        done = Done([], [])
+        ends = self._ends
+        while ends and ends[0][0] <= self.step:
+            end, _, task, rank = heappop(ends)
+            if task.end == end and task.held is not None:
+                self._leave(rank, task)
+                done.finished.append(task)
+        for chunk in run.chunks:
+            task = chunk.task
+            task.cached += chunk.tokens
+            if task.cached == task.prompt:
+                task.made += 1
+                done.first.append(task)
+                self._begin(chunk.rank, task)
+                if task.made == task.output:
+                    self._leave(chunk.rank, task)
+                    done.finished.append(task)
+        return done
+
+    def _begin(self, rank: Rank, task: Task) -> None:
+        """A prompt is in the cache, and its request joins those that decode."""
+        rank.cache.sync(self.step)
+        rank.waiting.popleft()  # prompts end in the order they came
+        task.held = rank.cache.admit(task.prompt)
+        task.end = self.step + task.output - task.made
+        rank.running[task.index] = task
+        heappush(self._ends, (task.end, task.index, task, rank))
+        self._changed(rank)
+
+    def withdraw(self, task: Task) -> None:
+        """Takes out a request that goes on elsewhere."""
+        rank = next(each for each in self.ranks if each.running.get(task.index) is task)
+        self._leave(rank, task)
+
+    def _leave(self, rank: Rank, task: Task) -> None:
+        rank.cache.sync(self.step)
+        assert task.held is not None
+        rank.cache.release(task.held)
+        task.held = None
+        del rank.running[task.index]
+        rank.blocked = False
+        self._changed(rank)

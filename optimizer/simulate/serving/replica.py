@@ -1,0 +1,157 @@
+"""One replica: its lanes on the stages of its pipeline, its cache, and its clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import hypot, inf
+
+from optimizer.plan import Deployment
+from optimizer.simulate.serving.cache import BlockCache
+from optimizer.simulate.serving.lane import Lane, Rank, Run, Task
+from optimizer.simulate.serving.policy import Engine, Host
+from optimizer.simulate.serving.steps import Batch, StepTimes
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+
+UNBOUNDED_BLOCKS = 1 << 50  # of a forward pass, which keeps no cache
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """A run that a lane is at: when it began, its first step, and what each further one adds."""
+
+    run: Run
+    start_s: float
+    end_s: float
+    step_s: float
+    growth_s: float
+
+    def seconds(self, steps: int) -> float:
+        return steps * self.step_s + self.growth_s * steps * (steps - 1) / 2
+
+    def steps_until(self, at_s: float) -> int:
+        """The fewest whole steps that reach `at_s`, at least one."""
+        low, high = 1, self.run.steps
+        while low < high:
+            middle = (low + high) // 2
+            if self.start_s + self.seconds(middle) >= at_s:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """`free_s` is when each stage has done what it was given."""
+
+    number: int
+    role: str
+    lanes: list[Lane]
+    times: StepTimes
+    host: Host
+    free_s: list[float]
+    active: dict[int, Running] = field(default_factory=dict)  # by lane
+    version: list[int] = field(default_factory=list)
+    alive: bool = True
+
+    @property
+    def load(self) -> int:
+        return sum(rank.load for lane in self.lanes for rank in lane.ranks)
+
+    def deliver(self, task: Task) -> tuple[int, Rank]:
+        """Puts a request into the shortest queue; the lane and the rank that have it."""
+        number, rank = min(
+            ((index, rank) for index, lane in enumerate(self.lanes) for rank in lane.ranks),
+            key=lambda place: place[1].load,
+        )
+        rank.waiting.append(task)
+        return number, rank
+
+    def start(self, number: int, now_s: float) -> Running | None:
+        """What a lane does from now on; None where it has nothing to do."""
+        run = self.lanes[number].plan()
+        if run is None:
+            return None
+        if len(self.lanes) > 1:
+            run.steps = 1  # lanes take turns on the stages, so that each step is its own
+            running = self._piped(run, now_s)
+        else:
+            first = self._seconds(run.first, run.sequences)
+            growth = 0.0
+            if run.steps > 1:
+                last = self._seconds(run.last, run.sequences)
+                growth = (last - first) / (run.steps - 1)
+            running = Running(run, now_s, 0.0, first, growth)
+            running.end_s = now_s + running.seconds(run.steps)
+        self.active[number] = running
+        return running
+
+    def _seconds(self, batch: Batch, sequences: int) -> float:
+        """The host prepares a step while the GPUs run: the longer of the two decides, and near
+        each other they get in each other's way."""
+        return hypot(self.times.seconds(batch), self.host.seconds(sequences))
+
+    def _piped(self, run: Run, now_s: float) -> Running:
+        stages = self.times.stage_seconds(run.first)
+        at = now_s
+        for stage, seconds in enumerate(stages):
+            at = max(at, self.free_s[stage]) + seconds
+            self.free_s[stage] = at
+        own = sum(stages)
+        at += hypot(own, self.host.seconds(run.sequences)) - own
+        return Running(run, now_s, at, at - now_s, 0.0)
+
+
+def replica_of(
+    number: int,
+    deployment: Deployment,
+    workload: ForwardWorkload | ServingWorkload,
+    times: StepTimes,
+    engine: Engine,
+    host: Host,
+) -> Replica:
+    """A replica with empty queues: micro-batches as lanes, attention ranks in each."""
+    batch, layout = deployment.batch, deployment.layout
+    lanes = max(1, batch.micro_batches)
+    slots = -(-batch.sequences_per_rank // lanes)
+    tokens = cache_tokens(deployment, workload)
+    blocks = UNBOUNDED_BLOCKS
+    if tokens < inf:
+        blocks = int(tokens / lanes) // engine.block_tokens
+    chunk = batch.prefill_chunk or engine.step_tokens
+    if isinstance(workload, ForwardWorkload):
+        chunk = slots * workload.seq_len
+    mixed = engine.policy == "mixed"
+    return Replica(
+        number,
+        deployment.role,
+        [
+            Lane(
+                [Rank(BlockCache(blocks, engine.block_tokens), slots) for _ in range(layout.dp)],
+                chunk,
+                mixed,
+                layout.cp,
+            )
+            for _ in range(lanes)
+        ],
+        times,
+        host,
+        [0.0] * layout.pp,
+        version=[0] * lanes,
+    )
+
+
+def cache_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWorkload) -> float:
+    """Tokens that the cache of an attention rank has room for, on the stage that has least; as if
+    each token cost the same, which windows and linear states make a lower bound for longer ones."""
+    if isinstance(workload, ForwardWorkload):
+        return inf
+    memory = deployment.memory
+    planned = deployment.batch.sequences_per_rank * (workload.input_len + workload.output_len)
+    room = inf
+    for stage in memory.stages:
+        cache = stage.components.get("KV cache", 0.0)
+        if cache > 0:
+            free = memory.limit_bytes - stage.total_bytes + cache
+            room = min(room, free / cache * planned)
+    return room

@@ -1,0 +1,188 @@
+"""A plan under a load: its deployments as replicas, simulated, with all that happened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from optimizer.errors import PlanError, Problem, SpecError
+from optimizer.plan import Deployment, Plan
+from optimizer.simulate.collectives import Links
+from optimizer.simulate.faults import Death, Slow, places
+from optimizer.simulate.serving.arrivals import Load
+from optimizer.simulate.serving.policy import settings
+from optimizer.simulate.serving.replica import Replica, cache_tokens, replica_of
+from optimizer.simulate.serving.simulation import Entry, Record, simulate
+from optimizer.simulate.serving.steps import StepTimes, step_times
+from optimizer.spec.workload import ForwardWorkload
+
+SERVING_ROLES = ("forward", "serving", "prefill", "decode")
+
+
+class Conditions(NamedTuple):
+    """What a simulation adds to its plan: faults, and the hottest expert rank over the mean."""
+
+    slow: tuple[Slow, ...] = ()
+    deaths: tuple[Death, ...] = ()
+    skew: float | None = None  # None: as the plan was priced
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened, and how many equal replicas each simulated one stands for."""
+
+    plan: Plan
+    load: Load
+    conditions: Conditions
+    record: Record
+    replicas: int
+    fold: int
+    num_blocks: int
+    block_tokens: int
+    notes: tuple[str, ...]
+
+    @property
+    def as_planned(self) -> bool:
+        """The load is the plan's own and nothing is wrong, so that predictions should hold."""
+        clients = (self.load.clients or 0) * self.fold
+        own = isinstance(self.plan.workload, ForwardWorkload) or clients == planned_clients(
+            self.plan.deployments
+        )
+        return own and self.conditions == NOTHING_WRONG
+
+
+NOTHING_WRONG = Conditions()
+
+
+def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Outcome:
+    """Runs a load through a plan. Equal replicas of a closed loop are simulated once."""
+    check_roles(plan)
+    check_lengths(plan, load)
+    fold = _fold(plan, load, conditions)
+    if fold > 1:
+        assert load.clients is not None
+        share = -(-len(load.requests) // fold)
+        load = Load(load.name, load.requests[:share], load.clients // fold)
+    replicas, notes = _replicas(plan, conditions, fold)
+    engine = settings().engine(plan.workload.engine)
+    forward = isinstance(plan.workload, ForwardWorkload)
+    entry = Entry(
+        0.0 if forward else engine.base_s,
+        0 if isinstance(plan.workload, ForwardWorkload) else plan.workload.prefix_len,
+        partial(transfer_seconds, plan),
+    )
+    numbers = {place: number for number, place in enumerate(replicas)}
+    where = places(plan)
+    deaths = [
+        (death.at_s, numbers[where[death.gpu][:2]])
+        for death in conditions.deaths
+        if death.gpu in where
+    ]
+    record = simulate(list(replicas.values()), load, entry, deaths)
+    cache = next(iter(replicas.values())).lanes[0].ranks[0].cache
+    blocks, tokens = cache.num_blocks, cache.block_tokens
+    return Outcome(plan, load, conditions, record, len(replicas), fold, blocks, tokens, notes)
+
+
+def check_roles(plan: Plan) -> None:
+    roles = {deployment.role for deployment in plan.deployments}
+    if unknown := roles - set(SERVING_ROLES):
+        raise PlanError(f"a {unknown.pop()} plan serves no requests")
+    if ("prefill" in roles) != ("decode" in roles):
+        raise PlanError(
+            "a plan that prefills apart needs a deployment that decodes, and vice versa"
+        )
+
+
+def check_lengths(plan: Plan, load: Load) -> None:
+    """Every request fits the cache of one rank and the model's context."""
+    longest = max(load.requests, key=lambda each: each.input_tokens + each.output_tokens)
+    tokens = longest.input_tokens + longest.output_tokens
+    rooms = {
+        f"the cache of one rank of {each.name}": cache_tokens(each, plan.workload)
+        / max(1, each.batch.micro_batches)
+        for each in plan.deployments
+        if each.role != "prefill"
+    }
+    if plan.model.max_context is not None:
+        rooms["the model's context"] = plan.model.max_context
+    for name, room in rooms.items():
+        if tokens > room:
+            raise SpecError(
+                Problem(
+                    f"a request of {longest.input_tokens:,} + {longest.output_tokens:,} tokens is "
+                    f"longer than {name}, {int(room):,} tokens"
+                )
+            )
+
+
+def _fold(plan: Plan, load: Load, conditions: Conditions) -> int:
+    """Replicas that one may stand for: all of them where clients share out evenly."""
+    replicas = plan.deployment.layout.replicas
+    even = load.clients is not None and load.clients % replicas == 0
+    alike = len(plan.deployments) == 1 and not conditions.slow and not conditions.deaths
+    return replicas if even and alike else 1
+
+
+def _replicas(
+    plan: Plan, conditions: Conditions, fold: int
+) -> tuple[dict[tuple[int, int], Replica], tuple[str, ...]]:
+    """Replicas by (deployment, number); and what faults hit nothing."""
+    where, notes = places(plan), []
+    for what, faults in (("is slow", conditions.slow), ("dies", conditions.deaths)):
+        for fault in faults:
+            if fault.gpu not in where:
+                notes.append(f"{fault.gpu} is idle in this plan: that it {what} changes nothing")
+    speeds: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    for gpu, speed in conditions.slow:
+        if gpu in where:
+            number, replica, stage = where[gpu]
+            held = speeds[number, replica]
+            held[stage] = min(speed, held.get(stage, 1.0))
+    skew = _relative_skew(plan, conditions.skew)
+    engine, host = settings().engine(plan.workload.engine), settings().host
+    found: dict[tuple[int, int], Replica] = {}
+    known: dict[tuple[int, tuple[tuple[int, float], ...]], StepTimes] = {}
+    for number, deployment in enumerate(plan.deployments):
+        for replica in range(deployment.layout.replicas // fold):
+            slow = speeds.get((number, replica), {})
+            key = (number, tuple(sorted(slow.items())))
+            if key not in known:
+                known[key] = step_times(plan.cluster, plan.model, deployment, slow, skew)
+            found[number, replica] = replica_of(
+                len(found), deployment, plan.workload, known[key], engine, host
+            )
+    return found, tuple(notes)
+
+
+def _relative_skew(plan: Plan, skew: float | None) -> float:
+    """The asked skew over the one that the operator table holds already."""
+    return 1.0 if skew is None else skew / (plan.workload.expert_imbalance or 1.0)
+
+
+def transfer_seconds(plan: Plan, tokens: int) -> float:
+    """Sends a prompt's cache from prefill to decode: every rank its own shard, over its own link
+    between domains. Left out: overlap with the prefill itself, other transfers on the same link."""
+    prefill = next(each for each in plan.deployments if each.role == "prefill")
+    pool = next(each for each in plan.cluster.pools if each.name == prefill.pool)
+    return Links.of(pool).between.seconds(1, tokens * _cache_bytes_per_token(plan, prefill))
+
+
+def _cache_bytes_per_token(plan: Plan, deployment: Deployment) -> float:
+    """Of one rank, on the stage that keeps most."""
+    workload = plan.workload
+    if isinstance(workload, ForwardWorkload):
+        return 0.0
+    tokens = workload.input_len + workload.output_len
+    planned = deployment.batch.sequences_per_rank * tokens
+    return max(
+        stage.components.get("KV cache", 0.0) / planned for stage in deployment.memory.stages
+    )
+
+
+def planned_clients(deployments: Sequence[Deployment]) -> int:
+    """Requests in flight that a plan was made for."""
+    return max(1, round(max(each.batch.concurrency for each in deployments)))

@@ -1,0 +1,210 @@
+"""Requests through replicas as discrete events: arrivals, ends of runs, transfers, deaths."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import nan
+from typing import NamedTuple
+
+from optimizer.simulate.serving.arrivals import Load
+from optimizer.simulate.serving.lane import Task
+from optimizer.simulate.serving.replica import Replica, Running
+
+
+class Span(NamedTuple):
+    """One run of a lane, and its replica after it."""
+
+    replica: int
+    lane: int
+    start_s: float
+    end_s: float
+    steps: int
+    decoding: int
+    prefilled: int  # prompt tokens, of all ranks
+    waiting: int
+    running: int
+    used_blocks: int
+
+
+@dataclass
+class Record:
+    """What happened: seconds of each request (nan where it never came to that) and all runs."""
+
+    arrival_s: array[float]
+    first_s: array[float]
+    finish_s: array[float]
+    spans: list[Span] = field(default_factory=list)
+    preemptions: int = 0
+    lost: int = 0
+    events: int = 0
+    in_flight_s: float = 0.0  # integral of the requests in flight
+    end_s: float = 0.0
+
+
+class Entry(NamedTuple):
+    """How requests enter and pass on."""
+
+    base_s: float  # before a request is scheduled at all
+    prefix_tokens: int  # of each prompt, found in the cache
+    transfer_s: Callable[[int], float]  # of a prompt's cache from prefill to decode
+
+
+def simulate(
+    replicas: Sequence[Replica],
+    load: Load,
+    entry: Entry,
+    deaths: Sequence[tuple[float, int]] = (),
+) -> Record:
+    """Runs all requests to their end; `deaths` are (seconds, replica).
+
+    Requests go to the shortest queue among the live replicas that prefill. A dead replica's
+    requests start again elsewhere; where nobody is left they are lost.
+    """
+    return _Simulation(replicas, load, entry, deaths).run()
+
+
+class _Simulation:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        load: Load,
+        entry: Entry,
+        deaths: Sequence[tuple[float, int]],
+    ) -> None:
+        self.replicas, self.load, self.entry = replicas, load, entry
+        count = len(load.requests)
+        empty = array("d", [nan]) * count
+        self.record = Record(empty[:], empty[:], empty[:])
+        self.events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self.order = 0
+        self.idle: dict[tuple[int, int], Replica] = {}  # lanes that may begin once all is in
+        self.asked = 0  # requests of a closed loop that were sent
+        self.in_flight, self.now_s = 0, 0.0
+        for at, number in deaths:
+            self._at(at, self._die, replicas[number])
+        if load.clients is None:
+            for index, request in enumerate(load.requests):
+                self._at(request.arrival_s, self._ask, index)
+        else:
+            for _ in range(load.clients):
+                self._next_client()
+
+    def run(self) -> Record:
+        events, record = self.events, self.record
+        while events or self.idle:
+            if self.idle and (not events or events[0][0] > self.now_s):
+                self._start_idle()
+                continue
+            at, _, what, arguments = heappop(events)
+            record.in_flight_s += self.in_flight * (at - self.now_s)
+            self.now_s = at
+            what(*arguments)
+            record.events += 1
+        record.preemptions = sum(
+            lane.preemptions for replica in self.replicas for lane in replica.lanes
+        )
+        record.end_s = max((at for at in record.finish_s if at == at), default=0.0)
+        return record
+
+    def _at(self, at_s: float, what: Callable[..., None], *arguments: object) -> None:
+        self.order += 1
+        heappush(self.events, (at_s, self.order, what, arguments))
+
+    def _next_client(self) -> None:
+        if self.load.clients is not None and self.asked < len(self.load.requests):
+            self._at(self.now_s, self._ask, self.asked)
+            self.asked += 1
+
+    def _ask(self, index: int) -> None:
+        self.record.arrival_s[index] = self.now_s
+        self.in_flight += 1
+        request = self.load.requests[index]
+        prefix = min(self.entry.prefix_tokens, request.input_tokens - 1)
+        task = Task(index, request.input_tokens, request.output_tokens, prefix)
+        self._at(self.now_s + self.entry.base_s, self._enter, task, "decode")
+
+    def _enter(self, task: Task, not_role: str) -> None:
+        """Queues a request at the least loaded live replica of another role than `not_role`."""
+        live = [each for each in self.replicas if each.alive and each.role != not_role]
+        if not live:
+            self.record.lost += 1
+            self.in_flight -= 1
+            self._next_client()
+            return
+        replica = min(live, key=lambda each: each.load) if len(live) > 1 else live[0]
+        number, rank = replica.deliver(task)
+        running = replica.active.get(number)
+        if running is None:
+            self.idle[replica.number, number] = replica
+        elif running.run.steps > 1 and len(rank.waiting) == 1 and rank.has_room(task):
+            steps = running.steps_until(self.now_s)
+            if steps < running.run.steps:
+                running.run.steps = steps
+                running.end_s = running.start_s + running.seconds(steps)
+                self._await_end(replica, number, running)
+
+    def _start_idle(self) -> None:
+        """Lanes begin when all that happens at this instant has happened."""
+        idle, self.idle = self.idle, {}
+        for (_, number), replica in idle.items():
+            running = replica.start(number, self.now_s) if replica.alive else None
+            if running is not None:
+                self._await_end(replica, number, running)
+
+    def _await_end(self, replica: Replica, number: int, running: Running) -> None:
+        replica.version[number] += 1
+        self._at(running.end_s, self._end, replica, number, replica.version[number])
+
+    def _end(self, replica: Replica, number: int, version: int) -> None:
+        if version != replica.version[number]:
+            return  # cut short by an arrival, or dead
+        running, lane = replica.active.pop(number), replica.lanes[number]
+        done = lane.finish(running.run, running.run.steps)
+        record, now_s = self.record, self.now_s
+        for task in done.first:
+            if record.first_s[task.index] != record.first_s[task.index]:
+                record.first_s[task.index] = now_s
+        for task in done.finished:
+            record.finish_s[task.index] = now_s
+            self.in_flight -= 1
+            self._next_client()
+        if replica.role == "prefill":
+            for task in done.first:
+                if task.held is not None:
+                    self._hand_over(replica, number, task)
+        record.spans.append(self._span(replica, number, running))
+        self.idle[replica.number, number] = replica
+
+    def _hand_over(self, replica: Replica, number: int, task: Task) -> None:
+        replica.lanes[number].withdraw(task)
+        task.cached = task.prompt
+        self._at(self.now_s + self.entry.transfer_s(task.prompt), self._enter, task, "prefill")
+
+    def _die(self, replica: Replica) -> None:
+        if not replica.alive:
+            return
+        replica.alive = False
+        for number, lane in enumerate(replica.lanes):
+            replica.version[number] += 1
+            replica.active.pop(number, None)
+            for task in list(lane.tasks):
+                task.restart(self.load.requests[task.index].input_tokens, 0)
+                self._enter(task, "decode")
+
+    def _span(self, replica: Replica, number: int, running: Running) -> Span:
+        lane, run = replica.lanes[number], running.run
+        return Span(
+            replica.number,
+            number,
+            running.start_s,
+            running.end_s,
+            run.steps,
+            run.sequences - len(run.chunks),
+            sum(chunk.tokens for chunk in run.chunks),
+            sum(len(rank.waiting) for rank in lane.ranks),
+            sum(len(rank.running) for rank in lane.ranks),
+            max(rank.cache.used for rank in lane.ranks),
+        )

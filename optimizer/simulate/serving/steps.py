@@ -1,0 +1,172 @@
+"""Seconds of one engine step of a deployment, stage by stage, from its operator tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+from optimizer.errors import PlanError
+from optimizer.plan import Deployment, OperatorRow
+from optimizer.simulate.serving.curves import Curve, Surface
+from optimizer.simulate.table import COLLECTIVES, StepTable, step_table
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import ModelSpec
+
+
+class Batch(NamedTuple):
+    """What a step of one micro-batch carries: new tokens of its fullest rank and the context of
+    each in the mean, tokens of a rank in the mean over ranks, and tokens that need logits."""
+
+    decode: int
+    decode_context: float
+    prefill: int
+    prefill_context: float
+    mean_tokens: float
+    logits: int
+
+
+class _Phase(NamedTuple):
+    """One stage's seconds in one phase: operators that follow a rank's own tokens, attention,
+    operators that follow the tokens of all ranks (experts), and the head."""
+
+    own: Curve
+    attention: Surface
+    shared: Curve
+    head: Curve
+
+    def plus(self, other: _Phase) -> _Phase:
+        """Two stages in turn."""
+        return _Phase(
+            self.own + other.own,
+            self.attention + other.attention,
+            self.shared + other.shared,
+            self.head + other.head,
+        )
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a step on each stage; `whole` sums the stages up."""
+
+    whole: Mapping[str, _Phase]
+    stages: tuple[Mapping[str, _Phase], ...]
+    cp: int
+    skew: float  # load of the hottest expert rank over what the table was made with
+    logits_per_step: float  # that the prefill table's head was made with
+
+    def seconds(self, batch: Batch) -> float:
+        """A step's way through all stages."""
+        return self._of(self.whole, batch)
+
+    def stage_seconds(self, batch: Batch) -> list[float]:
+        """A step on each stage; equal stages are computed once."""
+        known: dict[int, float] = {}
+        for stage in self.stages:
+            if id(stage) not in known:
+                known[id(stage)] = self._of(stage, batch)
+        return [known[id(stage)] for stage in self.stages]
+
+    def _of(self, phases: Mapping[str, _Phase], batch: Batch) -> float:
+        """A step that prefills runs without recorded graphs: at the prefill table's times."""
+        name = "prefill" if batch.prefill and "prefill" in phases else "decode"
+        phase = phases[name if name in phases else "prefill"]
+        total = phase.own(batch.decode + batch.prefill / self.cp)
+        total += phase.shared(batch.mean_tokens * self.skew)
+        if batch.prefill:
+            total += phase.attention(batch.prefill / self.cp, batch.prefill_context)
+        if batch.decode:
+            decoding = phases.get("decode", phase)
+            total += decoding.attention(batch.decode, batch.decode_context / self.cp)
+        if batch.logits:
+            if "decode" in phases:
+                total += phases["decode"].head(batch.logits)
+            else:
+                total += phase.head(1.0) * batch.logits / self.logits_per_step
+        return total
+
+
+def step_times(
+    cluster: Cluster,
+    model: ModelSpec,
+    deployment: Deployment,
+    speeds: Mapping[int, float],
+    skew: float,
+) -> StepTimes:
+    """`speeds` names stages that hold a slow GPU: its compute and memory operators take 1 / speed
+    as long, and all ranks of the stage wait for it in the next collective."""
+    tables: dict[str, StepTable] = {
+        name: step_table(cluster, deployment, name) for name in deployment.phases
+    }
+    if not tables:
+        raise PlanError(f"deployment {deployment.name} has no operator table")
+    runs = stage_runs(model, deployment)
+    for table in tables.values():
+        _check_counts(table, runs)
+    kinds: dict[tuple[tuple[tuple[str, int], ...], float], dict[str, _Phase]] = {}
+    stages = []
+    for stage, parts in enumerate(runs):
+        speed = speeds.get(stage, 1.0)
+        key = (tuple(sorted(parts.items())), speed)
+        if key not in kinds:
+            kinds[key] = {name: _phase(table, parts, speed) for name, table in tables.items()}
+        stages.append(kinds[key])
+    whole = {name: reduce(_Phase.plus, (stage[name] for stage in stages)) for name in tables}
+    first = deployment.phases.get("prefill")
+    logits = first.grid[0].sequences if first is not None else 1.0
+    layout = deployment.layout
+    return StepTimes(whole, tuple(stages), layout.cp, skew if layout.ep > 1 else 1.0, logits)
+
+
+def stage_runs(model: ModelSpec, deployment: Deployment) -> list[dict[str, int]]:
+    """How often each part runs on each stage: layers by type, embedding, head, boundary."""
+    stages = deployment.placement.stage_layers
+    last = len(stages) - 1
+    found = []
+    for stage, (start, end) in enumerate(stages):
+        names = model.layer_names[start:end]
+        runs = {name: names.count(name) for name in model.layer_types}
+        runs |= {"embedding": stage == 0, "head": stage == last, "boundary": stage < last}
+        found.append({part: int(count) for part, count in runs.items() if count})
+    return found
+
+
+def _check_counts(table: StepTable, runs: list[dict[str, int]]) -> None:
+    for row in table.rows:
+        due = sum(parts.get(row.part, 0) for parts in runs)
+        if due != row.count:
+            raise PlanError(
+                f"operator table, {table.phase}: {row.part} {row.name} stands for {row.count} "
+                f"runs, the stages hold {due}"
+            )
+
+
+def _phase(table: StepTable, parts: Mapping[str, int], speed: float) -> _Phase:
+    groups: dict[str, list[tuple[int, float]]] = {name: [] for name in _Phase._fields}
+    for index, row in enumerate(table.rows):
+        if parts.get(row.part):
+            slowness = 1.0 if row.kind in COLLECTIVES else 1.0 / speed
+            groups[_group(row)].append((index, parts[row.part] * slowness))
+
+    def summed(group: str, column: int, context: int) -> float:
+        values = table.columns[column].values["seconds"]
+        return sum(float(values[row, context]) * times for row, times in groups[group])
+
+    def curve(group: str) -> Curve:
+        return Curve(table.tokens, [summed(group, i, 0) for i in range(len(table.tokens))])
+
+    columns = [
+        (each.contexts, [summed("attention", index, i) for i in range(len(each.contexts))])
+        for index, each in enumerate(table.columns)
+    ]
+    surface = Surface(table.tokens, columns)
+    return _Phase(curve("own"), surface, curve("shared"), curve("head"))
+
+
+def _group(row: OperatorRow) -> str:
+    if row.part == "head":
+        return "head"
+    if row.kind == "attention" or row.axis == "cp":
+        return "attention"
+    return "shared" if row.kind == "grouped_gemm" or row.axis in ("ep", "etp") else "own"
