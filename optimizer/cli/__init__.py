@@ -32,6 +32,16 @@ COMMANDS = (why, remedies, evaluate, experts, fleet, regress, simulate)
     metavar="P",
     help="Limits hold at this one-sided confidence and under the workload's stated skews.",
 )
+@click.option(
+    "--current", type=click.Path(path_type=Path), metavar="PLAN", help="Stay close to what runs."
+)
+@click.option(
+    "--within",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Share of the objective that staying close to --current may cost.",
+)
 @click.option("--explain", type=int, metavar="RANK", help="Why this plan lost, term by term.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/NAME].")
 @click.option("--json", "as_json", is_flag=True, help="Print the best plan as JSON.")

@@ -37,8 +37,9 @@ def plan(options: dict[str, Any]) -> None:
         )
     except InfeasibleError:
         _refuse(job, options, folder, progress)
+    plans, beside = _staying(plans, options)
     findings = verify(plans)
-    write_files(folder, run_files(plans, findings))
+    write_files(folder, {**run_files(plans, findings), **beside})
     if options["as_json"]:
         click.echo(write_plan(plans.best), nl=False)
     elif not options["quiet"]:
@@ -56,6 +57,17 @@ def plan(options: dict[str, Any]) -> None:
     if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
         click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
         sys.exit(EXIT_TIME)
+
+
+def _staying(plans: Any, options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The plans beside what runs now, where the options name it, and the files that say so."""
+    if options["current"] is None:
+        return plans, {}
+    from optimizer.moving import stay_close
+    from optimizer.plan import load_plan
+
+    settled, moves = stay_close(plans, load_plan(options["current"]), options["within"])
+    return settled, {"moves.json": moves}
 
 
 def _refuse(
