@@ -33,6 +33,9 @@ COMMANDS = (why, remedies, evaluate, experts, fleet, regress, simulate)
     help="Limits hold at this one-sided confidence and under the workload's stated skews.",
 )
 @click.option(
+    "--survive", type=click.Choice(["gpu", "node"]), help="Any one of them may die; see fallbacks."
+)
+@click.option(
     "--current", type=click.Path(path_type=Path), metavar="PLAN", help="Stay close to what runs."
 )
 @click.option(

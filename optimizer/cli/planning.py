@@ -24,20 +24,18 @@ def plan(options: dict[str, Any]) -> None:
     job = job_of(options)
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     progress = _progress(options["quiet"])
+    asked = {name: options[name] for name in ("objective", "top", "strategy", "confidence")}
     try:
-        plans = run(
-            job.cluster,
-            job.model,
-            job.workload,
-            objective=options["objective"],
-            top=options["top"],
-            strategy=options["strategy"],
-            confidence=options["confidence"],
-            progress=progress,
-        )
+        plans = run(job.cluster, job.model, job.workload, **asked, progress=progress)
     except InfeasibleError:
         _refuse(job, options, folder, progress)
     plans, beside = _staying(plans, options)
+    if options["survive"] is not None:
+        from optimizer.surviving import survive
+
+        plans, beside = survive(
+            job.cluster, job.model, job.workload, options["survive"], **asked, progress=progress
+        )
     findings = verify(plans)
     write_files(folder, {**run_files(plans, findings), **beside})
     if options["as_json"]:

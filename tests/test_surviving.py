@@ -1,0 +1,92 @@
+"""`optimize --survive`: what outlives a loss, and what runs afterwards."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from optimizer.errors import InfeasibleError
+from optimizer.pipeline import optimize
+from optimizer.plan import Plans, read_plan
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.reading import read_cluster, read_model, read_workload
+from optimizer.surviving import losses_of, survive, without
+from optimizer.verify.survival import survival
+
+
+def job(gpus: int, **flags: Any) -> tuple[Any, Any, Any]:
+    flags = {"input_len": 512, "output_len": 64, **flags}
+    cluster = read_cluster("h100-sxm", gpus=gpus)
+    return cluster, read_model("mixtral-8x22b").model, read_workload(None, flags)
+
+
+@cache
+def sixteen() -> tuple[Plans, dict[str, str]]:
+    return survive(*job(16, concurrency=64), "node")
+
+
+def test_every_loss_has_a_verified_plan_that_avoids_what_died() -> None:
+    plans, files = sixteen()
+    document = json.loads(files["fallbacks.json"])
+    assert document["hash"] == plans.best.hash
+    for row in document["fallbacks"]:
+        assert row["verified"]
+        fallback = read_plan(files[row["plan"]])
+        used = {gpu for each in fallback.deployment.placement.rank_gpu for gpu in each}
+        assert not any(gpu.startswith(row["lost"] + "/") for gpu in used)
+        assert fallback.workload == plans.best.workload
+
+
+def test_the_losses_stand_for_every_unit_once() -> None:
+    cluster = read_cluster("h100-sxm", gpus=20)
+    for unit, many in (("gpu", 20), ("node", 3)):
+        units = [name for loss in losses_of(cluster, unit) for name in loss.units]  # type: ignore[arg-type]
+        assert len(units) == len(set(units)) == many
+    assert [len(loss.units) for loss in losses_of(cluster, "node")] == [1, 2]
+
+
+def test_no_node_holds_what_no_other_has() -> None:
+    plans, _ = sixteen()
+    for plan in plans.plans:
+        document = plan.model_dump(mode="json", by_alias=True)
+        assert all(ok for ok, _ in survival(document, "node"))
+
+
+def test_one_replica_survives_nothing() -> None:
+    cluster, model, workload = job(8)
+    best = optimize(cluster, model, workload, top=1, strategy="EP8-DP8").best
+    document = best.model_dump(mode="json", by_alias=True)
+    outcomes = list(survival(document, "gpu"))
+    assert len(outcomes) == 8
+    assert not any(ok for ok, _ in outcomes)
+    with pytest.raises(InfeasibleError, match="shards are gone"):
+        survive(cluster, model, workload, "gpu", strategy="EP8-DP8")
+
+
+def test_a_replica_across_both_nodes_does_not_survive_a_node() -> None:
+    cluster, model, workload = job(16)
+    with pytest.raises(InfeasibleError, match="loss of a node"):
+        survive(cluster, model, workload, "node", strategy="PP2-EP8-DP8")
+
+
+def test_a_load_that_the_rest_cannot_hold_is_refused() -> None:
+    _, model, _ = job(16)
+    cluster = read_cluster("h100-sxm", gpus=16)
+    free = read_workload(None, {"input_len": 512, "output_len": 64, "tpot": "30ms"})
+    most = optimize(cluster, model, free, top=1).best.deployment.batch.concurrency
+    flags = {"input_len": 512, "output_len": 64, "tpot": "30ms", "concurrency": int(most)}
+    full = read_workload(None, flags)
+    assert optimize(cluster, model, full, top=1).plans
+    with pytest.raises(InfeasibleError, match="no plan keeps every limit"):
+        survive(cluster, model, full, "node")
+
+
+def test_the_lost_unit_is_dead_afterwards() -> None:
+    cluster = read_cluster("h100-sxm", gpus=16)
+    (loss,) = losses_of(cluster, "gpu")
+    left: Cluster = without(cluster, loss)
+    assert left.num_live_gpus == 15
+    assert cluster.num_live_gpus == 16
