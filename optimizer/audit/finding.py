@@ -49,9 +49,19 @@ class Readiness(Frozen):
     case: str
     strategy: str
     phase: Phase
+    reading: str = ""  # of the phase: how a batch is shared, what is recomputed
     ready: bool
     limits: tuple[str, ...] = ()
     arithmetic: str = ""
+
+
+class Assumed(Frozen):
+    """A value that a report does not state, and why this one was taken."""
+
+    case: str
+    key: str
+    value: str
+    why: str
 
 
 class BetterPlan(Frozen):
@@ -60,6 +70,7 @@ class BetterPlan(Frozen):
     case: str
     strategy: str
     phase: Phase
+    claimed_plan: str  # the strategy as planned, "" where it cannot run
     plan: str
     comparison: str
 
@@ -71,6 +82,7 @@ class Audit(Frozen):
     findings: tuple[Finding, ...] = ()
     readiness: tuple[Readiness, ...] = ()
     better: tuple[BetterPlan, ...] = ()
+    assumed: tuple[Assumed, ...] = ()
 
     @property
     def refuted(self) -> tuple[Finding, ...]:
@@ -81,4 +93,5 @@ class Audit(Frozen):
             findings=self.findings + other.findings,
             readiness=self.readiness + other.readiness,
             better=self.better + other.better,
+            assumed=self.assumed + other.assumed,
         )

@@ -36,8 +36,8 @@ def audit_table(audit: Audit) -> str:
             [
                 found.case,
                 short(found.claim, WIDTH),
-                amount(found.claimed_value, found.claimed_unit),
-                amount(found.derived_value, found.derived_unit),
+                short(amount(found.claimed_value, found.claimed_unit), WIDTH // 2),
+                short(amount(found.derived_value, found.derived_unit), WIDTH // 2),
                 found.verdict,
                 short(found.reading or "; ".join(found.missing), WIDTH),
             ]
@@ -60,6 +60,7 @@ def audit_markdown(audit: Audit) -> str:
     for title, found_lines in (
         ("Readiness", readiness_lines(audit)),
         ("Better plans", better_lines(audit)),
+        ("Assumptions", assumed_lines(audit)),
     ):
         if found_lines:
             lines += ["", f"## {title}", "", *(f"- {line}" for line in found_lines)]
@@ -78,20 +79,33 @@ def _section(number: int, found: Finding) -> list[str]:
         lines.append(f"- holds when read as: {found.reading}")
     others = [reading for reading in found.readings if reading != found.reading]
     if others:
-        lines.append("- the figure is also reproduced by:")
+        also = "also " if found.reading else ""
+        lines.append(f"- the figure is {also}reproduced by:")
         lines += [f"    - {reading}" for reading in others]
     lines.append(f"- arithmetic: {found.arithmetic}")
     if found.missing:
         lines.append(f"- not stated: {', '.join(found.missing)}")
     if found.assumptions:
-        lines.append(f"- assumed: {'; '.join(found.assumptions)}")
+        lines.append(f"- rests on assumptions: {'; '.join(found.assumptions)}")
     return lines
+
+
+def assumed_lines(audit: Audit) -> list[str]:
+    """What nobody stated, once for all reports that share it."""
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for row in audit.assumed:
+        shared.setdefault((row.key, row.value, row.why), []).append(row.case)
+    return [
+        f"{', '.join(dict.fromkeys(cases))}: {key} = {value} ({why})"
+        for (key, value, why), cases in shared.items()
+    ]
 
 
 def readiness_lines(audit: Audit) -> list[str]:
     """READY or NOT READY, a line for each strategy and phase."""
     return [
-        f"{found.case}: {found.strategy}, {found.phase}: "
+        f"{found.case}: {found.strategy}, {found.phase}"
+        + (f" ({found.reading}): " if found.reading else ": ")
         + ("READY" if found.ready else f"NOT READY: {'; '.join(found.limits)}")
         + (f" ({found.arithmetic})" if found.arithmetic else "")
         for found in audit.readiness

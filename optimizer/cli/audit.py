@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,3 +26,23 @@ def finish(audit: Any, options: dict[str, Any]) -> None:
         click.echo(f"\nwritten to {folder}/")
     if audit.refuted:
         sys.exit(EXIT_CHECK)
+
+
+@click.command()
+@click.argument(
+    "claims", nargs=-1, type=click.Path(path_type=Path), required=True, metavar="CLAIMS..."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/audit"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print audit.json.")
+@click.option("--quiet", is_flag=True, help="Print nothing.")
+def audit(claims: tuple[Path, ...], **options: Any) -> None:
+    """Judge the claims of deployment reports: each confirmed, refuted or unverifiable, and why."""
+    from optimizer.audit.job import audit as judge
+
+    finish(judge(claims), options)

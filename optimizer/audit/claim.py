@@ -1,0 +1,80 @@
+"""A claims file: whose plan it is, and each claim as quantity, value, unit and reading.
+
+case: A
+hardware: hardware.yaml          # a file beside this one, or a preset
+model: model.yaml
+phase: forward                   # forward, serving, training, or "not stated"
+strategy: EP64_TP2_PP1           # any spelling; else the one in the model file
+claims:
+  - claim: 32.0 MB of expert weights on each GPU
+    quantity: memory_per_gpu
+    component: expert weights
+    value: "32.0"                # quoted: the printed zeros say how exact it is
+    unit: MB
+    reading: after the TP split  # where the report says which
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from optimizer.audit.amounts import Printed, printed
+from optimizer.spec.frozen import Count, Frozen, Name
+
+Comparison = Literal["equal", "above", "below", "not"]
+Text = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+def _as_text(value: Any) -> Any:
+    """Numbers as they are printed; words as they are."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Change(Frozen):
+    """What is changed, everything else held."""
+
+    batch: Count | None = None
+    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8"] | None = None
+    recompute: bool | None = None
+    strategy: Name | None = None
+
+
+class Claim(Frozen):
+    """One claim; a figure has a value and a unit, a statement of an effect at least a direction."""
+
+    claim: Text
+    id: Name | None = None  # by which later claims name it among their terms
+    quantity: Name
+    component: Name | None = None
+    value: Annotated[str | None, BeforeValidator(_as_text), Field(max_length=60)] = None
+    unit: Name | None = None
+    about: bool = False
+    comparison: Comparison = "equal"
+    direction: Literal["less", "more", "same"] | None = None
+    reading: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)] = ()
+    terms: tuple[Annotated[str, Field(max_length=120)], ...] = ()  # ids, or "80 GB"
+    change: Change | None = None
+    baseline: Name | None = None  # a strategy: what stood before, or what is compared with
+    strategy: Name | None = None  # where it is not the file's
+
+    @property
+    def figure(self) -> Printed | None:
+        return printed(self.value) if self.value is not None else None
+
+
+class ClaimsFile(Frozen):
+    """The file as it stands."""
+
+    case: Name
+    hardware: Name
+    model: Name
+    workload: dict[str, Any] | None = None
+    phase: Literal["forward", "serving", "training", "not stated"] = "not stated"
+    strategy: Name | None = None
+    claims: tuple[Claim, ...] = Field(min_length=1, max_length=10_000)

@@ -1,0 +1,257 @@
+"""Claims that cannot hold together: in one report, and across several reports of one plan.
+
+A check is one function and one line below. What one claim contradicts alone (work taken for a rate,
+integers that are no equal shares, layers of their own where PP = 1) its quantity says itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+from optimizer.audit.amounts import UNITS, printed
+from optimizer.audit.case import Case
+from optimizer.audit.claim import Claim
+from optimizer.audit.finding import Finding
+from optimizer.audit.own_figures import OWN, Told, terms_of
+from optimizer.audit.quantities.rates import bubble
+
+MILLI = 1e-3
+ALIKE = 0.05  # relative difference that rounding of two printed figures may explain
+
+
+def _contradiction(case: str, claim: str, arithmetic: str) -> Finding:
+    return Finding(
+        case=case, claim=claim, quantity="contradiction", verdict="refuted", arithmetic=arithmetic
+    )
+
+
+def _si(claim: Claim) -> float:
+    """A claim's figure in SI, its unit at its word."""
+    assert claim.figure is not None
+    assert claim.unit is not None
+    return float(claim.figure.value) * UNITS[claim.unit].scales[0].size
+
+
+def _with_figure(judged: Sequence[Told], *quantities: str) -> list[Told]:
+    return [
+        told
+        for told in judged
+        if told.claim.quantity in quantities and told.claim.figure and told.claim.unit
+    ]
+
+
+def components_against_total(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """A total is the sum of its components, in one unit."""
+    by_id = {told.claim.id: told for told in judged if told.claim.id}
+    for told in _with_figure(judged, "memory_per_gpu", "compute_rate"):
+        parts = [by_id[name] for name in told.claim.terms if name in by_id]
+        if len(parts) < 2:
+            continue
+        figures = [part.claim.figure for part in parts if part.claim.figure]
+        text = " + ".join(f"{part.claim.value} {part.claim.unit}" for part in parts)
+        total = sum(float(figure.value) for figure in figures)
+        own = told.claim.figure
+        assert own is not None
+        room = sum(float(figure.half_step) for figure in figures) + float(own.half_step)
+        units = {part.claim.unit for part in (*parts, told)}
+        if len(units) == 1 and abs(total - float(own.value)) > room * 1.000001:
+            yield _contradiction(
+                case.name,
+                f"components against total: {told.claim.claim}",
+                f"{text} = {total:.6g}, not {told.claim.value} {told.claim.unit}",
+            )
+        read = [{hit.unit_reading for hit in part.hits} for part in parts if part.hits]
+        if len(read) > 1 and not set.intersection(*read):
+            yield _contradiction(
+                case.name,
+                f"one sum in two units: {told.claim.claim}",
+                f"{text}: {'; '.join(_unit_used(part) for part in parts if part.hits)}; "
+                "figures in different units cannot be added digit by digit",
+            )
+
+
+def _unit_used(told: Told) -> str:
+    """By which unit a figure is reproduced, and from what."""
+    hit = told.hits[0]
+    unit = (hit.unit_reading or str(told.claim.unit)).split(" as ")[-1]
+    return f"{told.claim.value} is {unit} ({hit.derived.arithmetic})"
+
+
+def ratio_against_terms(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """A share is the quotient of the two figures that it is said to be of."""
+    for told in _with_figure(judged, "share_of_capacity", "utilisation", "ratio"):
+        if len(told.claim.terms) != 2:
+            continue
+        if not any(
+            OWN in hit.derived.labels or told.claim.quantity == "ratio" for hit in told.hits
+        ):
+            terms = terms_of(told.claim, {each.claim.id or "": each for each in judged})
+            first, second = (term.figure * term.scales[0].size for term in terms)
+            yield _contradiction(
+                case.name,
+                f"ratio against its terms: {told.claim.claim}",
+                f"{terms[0].text} / {terms[1].text} = {100 * first / second:.4g} %, not "
+                f"{told.claim.value} {told.claim.unit}, under no reading of the units",
+            )
+
+
+def tokens_in_flight(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """Throughput x latency of a token is the number of tokens in flight (Little, 1961)."""
+    for rate in _with_figure(judged, "throughput"):
+        for delay in _with_figure(judged, "latency"):
+            flight = _si(rate.claim) * _si(delay.claim)
+            if abs(flight - case.batch) > ALIKE * case.batch:
+                yield _contradiction(
+                    case.name,
+                    f"throughput x latency: {rate.claim.claim}; {delay.claim.claim}",
+                    f"{rate.claim.value} tokens/s x {delay.claim.value} {delay.claim.unit} = "
+                    f"{flight:,.0f} tokens in flight (Little's law); the batch is {case.batch}",
+                )
+
+
+def throughput_turned_over(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """1 / throughput is no latency, and a factor of a thousand is a slip of the unit."""
+    for rate in _with_figure(judged, "throughput"):
+        for delay in _with_figure(judged, "latency"):
+            figure = delay.claim.figure
+            if figure is None or not _si(rate.claim):
+                continue
+            size = UNITS[str(delay.claim.unit)].scales[0].size
+            for factor, slip in (
+                (1.0, ""),
+                (1e3, ", a thousand times less"),
+                (1e-3, ", a thousand times more"),
+            ):
+                if figure.shows(factor / _si(rate.claim) / size):
+                    yield _contradiction(
+                        case.name,
+                        f"a latency that is a throughput turned over: {delay.claim.claim}",
+                        f"1 / {rate.claim.value} tokens/s = {1e6 / _si(rate.claim):.4g} us, not "
+                        f"{delay.claim.value} {delay.claim.unit}: the unit is off by a thousand"
+                        if slip
+                        else f"1 / {rate.claim.value} tokens/s = {1e6 / _si(rate.claim):.4g} us is "
+                        "the time between two tokens of all requests",
+                    )
+
+
+def pipeline_bubble(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """No stage works while a pipeline fills and drains."""
+    share, text = bubble(case)
+    for told in _with_figure(judged, "utilisation"):
+        if told.claim.comparison in ("equal", "above") and _si(told.claim) > share:
+            yield _contradiction(
+                case.name,
+                f"pipeline bubble against utilisation: {told.claim.claim}",
+                f"{text}, less than {told.claim.value} {told.claim.unit}",
+            )
+
+
+def two_readings_of_one_figure(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """Claims that speak of the same figure must hold under one reading of its unit."""
+    shares = [told for told in judged if told.claim.terms and told.hits]
+    for first, second in combinations(shares, 2):
+        terms = [name for name in first.claim.terms if name in second.claim.terms]
+        if not terms:
+            continue
+        texts = [
+            f"{term.text} as "
+            for term in terms_of(first.claim, {each.claim.id or "": each for each in judged})
+            if term.text in _texts(second, judged)
+        ]
+        read = [_units_read(told, texts) for told in (first, second)]
+        if all(read) and not read[0] & read[1]:
+            yield _contradiction(
+                case.name,
+                f"one figure read in two ways: {first.claim.claim}; {second.claim.claim}",
+                " but ".join(
+                    f"{told.claim.value} {told.claim.unit} needs {' or '.join(sorted(each))}: "
+                    f"{told.hits[0].derived.arithmetic}"
+                    for told, each in zip((first, second), read, strict=True)
+                ),
+            )
+
+
+def _texts(told: Told, judged: Sequence[Told]) -> set[str]:
+    known = {each.claim.id or "": each for each in judged}
+    return {term.text for term in terms_of(told.claim, known)}
+
+
+def _units_read(told: Told, texts: Sequence[str]) -> set[str]:
+    """The ways to read the given terms under which a claim holds: "80 GB as GiB, ..."."""
+    found = set()
+    for hit in told.hits:
+        labels = [label for label in hit.derived.labels if label.startswith(tuple(texts))]
+        if len(labels) == len(texts) and not hit.unit_reading:
+            found.add(", ".join(labels))
+    return found
+
+
+def reports_of_one_plan(cases: Sequence[Case]) -> Iterator[Finding]:
+    """The same cluster, model and strategy cannot hold two values of one quantity."""
+    for first, second in combinations(cases, 2):
+        if not _same_plan(first, second):
+            continue
+        for one, other in _pairs(first, second):
+            if not _agree(one, other):
+                ratio = max(_si(one), _si(other)) / max(min(_si(one), _si(other)), 1e-300)
+                yield _contradiction(
+                    f"{first.name}, {second.name}",
+                    f"two reports of one plan: {_what(one)}",
+                    f"{first.name}: {one.value} {one.unit} ({one.claim}); {second.name}: "
+                    f"{other.value} {other.unit} ({other.claim}); {ratio:,.4g} times apart, equal "
+                    "under no reading of the units",
+                )
+
+
+def _same_plan(first: Case, second: Case) -> bool:
+    alike = {"name": ""}
+    return (
+        first.layout == second.layout
+        and first.cluster.model_copy(update=alike) == second.cluster.model_copy(update=alike)
+        and first.model.model_copy(update=alike) == second.model.model_copy(update=alike)
+        and first.workload == second.workload
+    )
+
+
+def _pairs(first: Case, second: Case) -> Iterator[tuple[Claim, Claim]]:
+    for one in first.claims:
+        for other in second.claims:
+            if (
+                one.figure
+                and other.figure
+                and one.unit
+                and other.unit
+                and _what(one) == _what(other)
+            ):
+                yield one, other
+
+
+def _what(claim: Claim) -> str:
+    component = claim.component or ("total" if claim.quantity == "utilisation" else "")
+    return " / ".join(part for part in (claim.quantity.replace("_", " "), component) if part)
+
+
+def _agree(one: Claim, other: Claim) -> bool:
+    """Whether any reading of both units makes the two figures print alike."""
+    first, second = printed(str(one.value)), printed(str(other.value))
+    assert first is not None
+    assert second is not None
+    for mine in UNITS[str(one.unit)].scales:
+        for theirs in UNITS[str(other.unit)].scales:
+            gap = abs(float(first.value) * mine.size - float(second.value) * theirs.size)
+            room = float(first.half_step) * mine.size + float(second.half_step) * theirs.size
+            if gap <= room * 1.000001:
+                return True
+    return False
+
+
+CASE_CHECKS: tuple[Callable[[Case, Sequence[Told]], Iterator[Finding]], ...] = (
+    components_against_total,
+    ratio_against_terms,
+    tokens_in_flight,
+    throughput_turned_over,
+    pipeline_bubble,
+    two_readings_of_one_figure,
+)
+REPORT_CHECKS: tuple[Callable[[Sequence[Case]], Iterator[Finding]], ...] = (reports_of_one_plan,)

@@ -1,0 +1,56 @@
+"""What may be claimed: one line a quantity; a new one is one function and one line."""
+
+from __future__ import annotations
+
+from optimizer.audit.quantities import (
+    balance,
+    counts,
+    effects,
+    memory,
+    own,
+    rates,
+    statements,
+    work,
+)
+from optimizer.audit.quantities.quantity import LINKS, LOAD, SIZES, Quantity
+
+_TIMES = (*SIZES, *LOAD, *LINKS)
+_HELD = (*SIZES, *LOAD)
+_DECISIVE = ("hidden_size", "moe.intermediate_size", "seq_len")
+_WORK = ("attention.*", "moe.*", "hidden_size")
+
+QUANTITIES: dict[str, Quantity] = {
+    "gpus": Quantity("count", counts.gpus, ("", "needed", "available"), "GPUs"),
+    "experts_per_gpu": Quantity("count", counts.experts_per_gpu, example="experts"),
+    "modules": Quantity("count", counts.modules, counts.MODULES, "modules"),
+    "modules_per_gpu": Quantity("count", counts.modules_per_gpu, example="modules"),
+    "gpus_per_module": Quantity("count", counts.gpus_per_module, counts.MODULES[:3], "GPUs"),
+    "sequential_layers": Quantity("count", counts.sequential_layers, example="layers"),
+    "memory_per_gpu": Quantity(
+        "bytes", memory.memory_per_gpu, memory.COMPONENTS, "MB", _HELD, _DECISIVE
+    ),
+    "share_of_capacity": Quantity(
+        "fraction", memory.share_of_capacity, example="%", rests_on=_HELD, decisive=_DECISIVE
+    ),
+    "flops_per_token": Quantity("FLOP", work.flops_per_token, work.PARTS, "MFLOP", _WORK),
+    "compute_rate": Quantity("FLOP/s", rates.compute_rate, work.PARTS, "TFLOP/s", _TIMES),
+    "utilisation": Quantity("fraction", rates.utilisation, ("", *work.PARTS), "%", _TIMES),
+    "throughput": Quantity("tokens/s", rates.throughput, example="tokens/s", rests_on=_TIMES),
+    "latency": Quantity("seconds", rates.latency, example="ms", rests_on=_TIMES),
+    "speedup": Quantity("fraction", rates.speedup, ("throughput", "latency"), "x", _TIMES),
+    "variance": Quantity("fraction", balance.variance, balance.COMPONENTS, "%"),
+    "effect": Quantity("fraction", effects.effect, effects.COMPONENTS, "%", _HELD),
+    "product": Quantity("count", own.product_of_terms, example="GPUs"),
+    "ratio": Quantity("fraction", own.ratio_of_terms, example="%"),
+    "excess": Quantity("bytes", own.excess_of_terms, example="GB"),
+    "shortfall": Quantity("fraction", own.shortfall_of_terms, example="%"),
+    "acyclic": Quantity("statement", statements.acyclic),
+    "dag_information": Quantity("statement", statements.dag_information),
+    "artefact": Quantity("statement", statements.artefact),
+    "mapping": Quantity("statement", statements.mapping),
+    "fits": Quantity("statement", statements.fits, rests_on=_HELD),
+    "readiness": Quantity("statement", statements.ready, rests_on=_HELD),
+    "optimal": Quantity("statement", statements.optimal, rests_on=_TIMES),
+}
+
+__all__ = ["QUANTITIES", "Quantity"]

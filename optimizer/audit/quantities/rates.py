@@ -1,0 +1,175 @@
+"""Rates, utilisation, throughput and latency: by planning the strategy, not by its word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from optimizer.audit.amounts import Dimension, show
+from optimizer.audit.case import Case
+from optimizer.audit.claim import Claim
+from optimizer.audit.deriving import Answer, Derived
+from optimizer.audit.own_figures import Told, ratios, sums
+from optimizer.audit.quantities.work import token_work
+from optimizer.plan import Plan
+from optimizer.spec.formats import FORMATS
+
+TERA = 1e12
+MILLION = 1e6
+GROUPS = {"attention": ("attention", "attention projections"), "experts": ("experts",)}
+
+
+def compute_rate(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """FLOP/s of one GPU over the planned time; a figure that is work a token is no rate."""
+    return Answer((*_rates(case, claim.component or "total"), *sums(claim, told, "FLOP/s")))
+
+
+def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """FLOP/s of one GPU over its peak, never more than the pipeline leaves; that every GPU holds a
+    part is a reading, and says nothing of how busy it is."""
+    part, peak = claim.component or "total", _peak(case)
+    filled = f"; {bubble(case)[1]}" if case.layout.pp > 1 else ""
+    found = []
+    for rate in _rates(case, part):
+        share = float(rate.value) / peak
+        low, high = ((end / peak if end is not None else None) for end in (rate.low, rate.high))
+        text = f"{rate.arithmetic}, / {show(peak, 'FLOP/s')} of peak = {100 * share:.4g} %{filled}"
+        found.append(rate._replace(value=share, arithmetic=text, low=low, high=high))
+    if claim.component is None:
+        used, there = case.layout.gpus, case.cluster.num_live_gpus
+        label = "GPUs that hold a part, however busy they are"
+        found.append(Derived(used / there, f"{used} GPUs / {there} there", (label,), (label,)))
+    own = (each._replace(holds=False) for each in ratios(claim, told))
+    return Answer((*found, *own))
+
+
+def _rates(case: Case, part: str) -> Iterator[Derived]:
+    """What is achieved, then work taken for a rate: millions of FLOP a token as if TFLOP/s."""
+    for phase, plan in case.plans.items():
+        yield _achieved(case, phase, plan, part)
+    for work in token_work(case, part):
+        amount = f"{float(work.value) / MILLION:.2f}"
+        label = (
+            f"work taken for a rate: {amount} million FLOP a token are an amount, "
+            f"not {amount} TFLOP/s"
+        )
+        readings = (label, *work.departures)
+        text = f"{work.arithmetic} a token = {amount} million FLOP, written as TFLOP/s"
+        yield Derived(float(work.value) / MILLION * TERA, text, readings, readings, holds=False)
+
+
+def _achieved(case: Case, phase: str, plan: Plan, part: str) -> Derived:
+    """Work of one GPU over the planned time: its stage's share of every micro-batch."""
+    table = plan.deployment.phases["prefill" if phase == "forward" else "decode"]
+    groups = GROUPS.get(part, tuple(table.by_group))
+    work = sum(row.count * row.flops[0] for row in table.rows if row.group in groups)
+    work = work * plan.deployment.batch.micro_batches / plan.deployment.layout.pp
+    time = plan.predictions["latency_s" if phase == "forward" else "tpot_s"]
+    rate = work / time.value
+    text = (
+        f"{phase}: {work / 1e9:,.6g} GFLOP of one GPU / {time.value * 1e3:.4g} ms "
+        f"= {show(rate, 'FLOP/s')}"
+    )
+    departs = () if case.phase else (phase,)
+    return Derived(rate, text, (phase,), departs, True, work / time.high, work / time.low)
+
+
+def _peak(case: Case) -> float:
+    kind = case.model.precision.experts if case.model.moe else case.model.precision.ffn
+    return case.gpu.peak_flops_per_s(FORMATS[kind].compute)
+
+
+def bubble(case: Case) -> tuple[float, str]:
+    """(share of the time that a pipeline's stages can work, the arithmetic): m / (m + p - 1), m
+    micro-batches of at least one sequence each (Huang et al., 2019)."""
+    batches = max(1, case.batch // (case.layout.replicas * case.layout.dp))
+    pp = case.layout.pp
+    share = batches / (batches + pp - 1)
+    text = (
+        f"{batches} micro-batches over {pp} stages fill at most {batches} / ({batches} + {pp} - 1) "
+        f"= {100 * share:.1f} % of the time"
+    )
+    return share, text
+
+
+def throughput(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """Tokens per second of the whole deployment."""
+    return Answer(
+        tuple(
+            _predicted(case, phase, plan, "tokens_per_s", "tokens/s", _load(case, phase))
+            for phase, plan in case.plans.items()
+        )
+    )
+
+
+def latency(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """Seconds per output token, or of a whole forward pass; a throughput turned over is none."""
+    found = []
+    for phase, plan in case.plans.items():
+        if phase == "forward":
+            what = f"a whole pass over {_load(case, phase)}"
+            each = _predicted(case, phase, plan, "latency_s", "seconds", what)
+            found.append(each._replace(departures=(phase, "of a whole pass")))
+        else:
+            what = f"one output token of each of {_load(case, phase)}"
+            found.append(_predicted(case, phase, plan, "tpot_s", "seconds", what))
+    found.sort(key=lambda each: len(each.departures))
+    return Answer((*found, *_turned_over(told)))
+
+
+def _turned_over(told: Mapping[str, Told]) -> Iterator[Derived]:
+    for before in told.values():
+        figure = before.claim.figure
+        if before.claim.quantity == "throughput" and figure is not None and figure.value:
+            rate = float(figure.value)
+            text = (
+                f"1 / {rate:,.6g} tokens/s = {1e6 / rate:.4g} us: a throughput turned over is the "
+                "time between two tokens of all requests, no latency"
+            )
+            for factor, slip in ((1.0, ""), (1000.0, ", its unit off by a thousand")):
+                label = f"1 / throughput{slip}"
+                yield Derived(factor / rate, text, (label,), (label,), holds=False)
+
+
+def _load(case: Case, phase: str) -> str:
+    if phase == "forward":
+        return f"{case.batch} x {case.seq_len} tokens"
+    return f"{case.batch} requests"
+
+
+def _predicted(
+    case: Case, phase: str, plan: Plan, name: str, dimension: Dimension, what: str
+) -> Derived:
+    known = plan.predictions[name]
+    text = (
+        f"{phase}: {what}, planned as {plan.name} = {show(known.value, dimension)} "
+        f"({show(known.low, dimension)} to {show(known.high, dimension)}; {known.source})"
+    )
+    departs = () if case.phase else (phase,)
+    return Derived(known.value, text, (phase,), departs, True, known.low, known.high)
+
+
+def speedup(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """Throughput, or one over latency, against a baseline strategy; nothing without one."""
+    if claim.baseline is None:
+        note = "a factor over something that is not described cannot be checked"
+        if case.layout.pp > 1:
+            pp = case.layout.pp
+            share = bubble(case)[0]
+            note += (
+                f"; over one stage on its own GPUs the pipeline gives at most "
+                f"{pp} x {100 * share:.1f} % = {pp * share:.3g} x"
+            )
+        return Answer(missing=("the baseline: its strategy, hardware and load",), note=note)
+    before = case.with_strategy(claim.baseline)
+    found = []
+    for phase, plan in case.plans.items():
+        if phase not in before.plans:
+            continue
+        name = "tokens_per_s"
+        if claim.component == "latency":
+            name = "latency_s" if phase == "forward" else "tpot_s"
+        new, old = plan.predictions[name].value, before.plans[phase].predictions[name].value
+        gain = old / new if claim.component == "latency" else new / old
+        text = f"{phase}: {name} {new:,.4g} against {old:,.4g} of {claim.baseline} = {gain:.4g} x"
+        found.append(Derived(gain, text, (phase,), () if case.phase else (phase,)))
+    return Answer(tuple(found), missing=() if found else (f"a plan: {claim.baseline} cannot run",))
