@@ -48,7 +48,7 @@ VOCAB_MULTIPLE = 128  # Megatron pads the vocabulary to this times tp
 # Matrices that every framework multiplies as one, because they read the same input.
 FUSED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv"),
-    **dict.fromkeys(("q_a_proj", "kv_a_proj", "indexer_k_proj", "indexer_weights"), "down"),
+    **dict.fromkeys(("q_a_proj", "kv_a_proj", "indexer_k_proj", "indexer_weights"), "latent_down"),
     **dict.fromkeys(("qk_proj", "z_proj", "ba_proj"), "qkv"),
     **dict.fromkeys(("gate", "up"), "fc1"),
     **dict.fromkeys(("expert_gate", "expert_up"), "expert_fc1"),

@@ -107,6 +107,8 @@ def memory_pieces(
 ) -> MemoryPieces:
     """Bytes of one layer of each type, of a table and of the logits."""
     resident, adam = state_bytes(layouts, rates, lowered.trained)
+    spared = layouts.recompute_share * (1.0 - np.asarray(rates.half))
+    left = 1.0 - np.where((layouts.recompute & HALF) > 0, spared, 0.0)  # every other product
     found = []
     for shape, kept, working in zip(
         lowered.layers, activations.kept, activations.working, strict=True
@@ -117,8 +119,8 @@ def memory_pieces(
                 shape.count,
                 dense * resident[0] + experts * resident[1],
                 dense * adam[0] + experts * adam[1],
-                kept,
-                working,
+                kept * left,
+                working * left,
                 2.0 * (dense + experts),
             )
         )
@@ -138,7 +140,8 @@ def memory_pieces(
 def activations_of(
     model: ModelSpec, layouts: TrainingLayouts, rates: Rates, job: Job
 ) -> Activations:
-    """One layer's activations by layer type, and the logits."""
+    """One layer's activations by layer type, and the logits; torch's selective checkpointing
+    aside."""
     both = [
         activation_bytes(layer, model.hidden_size, layouts, rates, job)
         for layer in model.layer_types.values()
@@ -175,7 +178,6 @@ def activation_bytes(
     layer keeps its input alone, and has all its tensors while its gradients are taken."""
     bits, share = layouts.recompute, layouts.recompute_share
     working = _tensors(layer, hidden, layouts, rates, job, bits)
-    working = working * np.where((bits & HALF) > 0, rates.half, 1.0)
     entry = 2.0 * own_tokens(layouts, job) * hidden
     kept = np.where((bits & FULL) > 0, entry, working)
     if np.any(share < 1):
