@@ -39,7 +39,7 @@ SAME = [
     *("tp", "pp", "vp", "ep", "cp", "recompute", "precision", "zero_or_dist_opt"),
     *("measured_step_s", "measured_mem_gb", "measured_tflops_per_gpu"),
 ]
-OUT_OF_MEMORY = r"OOM \(neg|; OOM"
+OUT_OF_MEMORY = r"OOM \(negative label\)"
 
 
 @dataclass(frozen=True)

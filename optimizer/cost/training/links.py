@@ -56,7 +56,7 @@ def ring_s(layouts: TrainingLayouts, rates: Rates, axis: Axis, payload_bytes: Co
     nvlink, network = rates.nvlink_bytes_per_s, rates.network_bytes_per_s
     link = np.where(near >= group, nvlink, np.minimum(nvlink, network * near))
     seconds = (group - 1) / group * payload_bytes / link + HOP_S * np.log2(group)
-    return np.where(group > 1, seconds, 0.0)
+    return np.where((group > 1) & (np.asarray(payload_bytes) > 0), seconds, 0.0)
 
 
 def exchange_s(
