@@ -47,6 +47,12 @@ COMMANDS = (why, remedies, evaluate, experts, audit, fleet, regress, simulate)
     help="Share of the objective that staying close to --current may cost.",
 )
 @click.option("--explain", type=int, metavar="RANK", help="Why this plan lost, term by term.")
+@click.option(
+    "--simulate-top",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Simulate the best N plans: is the winner confirmed, or does the ranking change?",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/NAME].")
 @click.option("--json", "as_json", is_flag=True, help="Print the best plan as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")

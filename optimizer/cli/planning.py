@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
@@ -24,7 +24,8 @@ def plan(options: dict[str, Any]) -> None:
     job = job_of(options)
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     progress = _progress(options["quiet"])
-    asked = {name: options[name] for name in ("objective", "top", "strategy", "confidence")}
+    asked = {name: options[name] for name in ("objective", "strategy", "confidence")}
+    asked["top"] = max(options["top"], options["simulate_top"] or 1)
     try:
         plans = run(job.cluster, job.model, job.workload, **asked, progress=progress)
     except InfeasibleError:
@@ -37,7 +38,8 @@ def plan(options: dict[str, Any]) -> None:
             job.cluster, job.model, job.workload, options["survive"], **asked, progress=progress
         )
     findings = verify(plans)
-    write_files(folder, {**run_files(plans, findings), **beside})
+    simulated = _simulated(plans, options["simulate_top"], progress)
+    write_files(folder, {**run_files(plans, findings), **beside, **simulated.files})
     if options["as_json"]:
         click.echo(write_plan(plans.best), nl=False)
     elif not options["quiet"]:
@@ -46,6 +48,8 @@ def plan(options: dict[str, Any]) -> None:
             click.echo("\n" + _against_claim(job, plans))
         if options["explain"] is not None:
             click.echo("\n" + plans.explain(options["explain"]))
+        if simulated.text:
+            click.echo("\n" + simulated.text)
         click.echo(f"\nwritten to {folder}/")
     if not all(finding.ok for finding in findings):
         bad = [finding for finding in findings if not finding.ok]
@@ -66,6 +70,23 @@ def _staying(plans: Any, options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 
     settled, moves = stay_close(plans, load_plan(options["current"]), options["within"])
     return settled, {"moves.json": moves}
+
+
+class _Simulated(NamedTuple):
+    text: str = ""
+    files: Mapping[str, str] = {}
+
+
+def _simulated(plans: Any, count: int | None, progress: Callable[[str], None]) -> _Simulated:
+    """The best `count` plans simulated: what to print, what to write."""
+    if count is None:
+        return _Simulated()
+    from optimizer.simulate.confirming import confirm, confirmation_csv, confirmation_text
+
+    progress(f"simulating {count} plans")
+    found = confirm(plans.plans[:count])
+    files = {"simulated_strategies.csv": confirmation_csv(found)}
+    return _Simulated(confirmation_text(found), files)
 
 
 def _refuse(

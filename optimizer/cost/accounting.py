@@ -43,8 +43,9 @@ def stage_memory(job: Job, rows: Rows, layouts: Layouts) -> Memory:
     )
 
 
-def _grid(job: Job, phase: str, point: dict[str, float]) -> list[dict[str, float]]:
-    """The plan's own step first, then steps around it that a simulator interpolates between."""
+def _grid(job: Job, phase: str, point: dict[str, float], chunk: float) -> list[dict[str, float]]:
+    """The plan's own step first, then steps around it that a simulator interpolates between; a
+    prefill step may hold several prompts, up to `chunk` tokens of one rank."""
     changes: list[dict[str, float]] = []
     if phase == "decode":
         most = point["sequences"]
@@ -60,7 +61,7 @@ def _grid(job: Job, phase: str, point: dict[str, float]) -> list[dict[str, float
     else:
         tokens = point["tokens"]
         sizes = sorted(
-            {1.0, np.ceil(tokens / 16), np.ceil(tokens / 4), np.ceil(tokens / 2), tokens}
+            {1.0, *(np.ceil(tokens / share) for share in (16, 4, 2, 1)), max(tokens, chunk)}
         )
         contexts = (point["context"], 4 * point["context"])
         changes = [{"tokens": size, "context": context} for size in sizes for context in contexts]
@@ -71,13 +72,16 @@ def _grid(job: Job, phase: str, point: dict[str, float]) -> list[dict[str, float
 def phase_tables(job: Job, rows: Rows, layouts: Layouts) -> dict[str, PhaseTable]:
     """Each phase's operators over its grid (rows and layouts of length 1)."""
     return {
-        phase: _phase_table(job, phase, columns, layouts)
+        phase: _phase_table(job, phase, columns, layouts, float(rows.chunk[0]))
         for phase, columns in step_columns(job, rows, layouts).items()
     }
 
 
-def _phase_table(job: Job, phase: str, columns: dict[str, Floats], layouts: Layouts) -> PhaseTable:
-    steps = _grid(job, phase, {name: float(column[0]) for name, column in columns.items()})
+def _phase_table(
+    job: Job, phase: str, columns: dict[str, Floats], layouts: Layouts, chunk: float
+) -> PhaseTable:
+    own = {name: float(column[0]) for name, column in columns.items()}
+    steps = _grid(job, phase, own, np.ceil(chunk / own["cp"]))
     grid = {name: np.array([step[name] for step in steps]) for name in steps[0]}
     names = job.model.layer_names
     counts = {name: names.count(name) for name in job.model.layer_types}

@@ -9,7 +9,7 @@ from optimizer.simulate.serving.lane import Lane, Rank
 from optimizer.simulate.serving.policy import Host
 from optimizer.simulate.serving.replica import Replica
 from optimizer.simulate.serving.simulation import Entry
-from optimizer.simulate.serving.steps import StepTimes, _Phase
+from optimizer.simulate.serving.steps import Phase, StepTimes
 
 NO_ENTRY = Entry(0.0, 0, lambda tokens: 0.0)
 
@@ -23,11 +23,11 @@ def times(
     """A step costs prefill_s or decode_s, token_s a new token and context_s a cached token of its
     attention."""
 
-    def phase(fixed_s: float) -> _Phase:
+    def phase(fixed_s: float) -> Phase:
         nothing = Curve([1.0, 2.0], [0.0, 0.0])
         own = Curve([0.0, 1.0], [fixed_s, fixed_s + token_s])
         attention = Surface([0.0, 1.0], [([0.0, 1.0], [0.0, 0.0]), ([0.0, 1.0], [0.0, context_s])])
-        return _Phase(own, attention, nothing, nothing)
+        return Phase(own, attention, nothing, nothing)
 
     phases = {"prefill": phase(prefill_s), "decode": phase(decode_s)}
     return StepTimes(phases, (phases,), 1, 1.0, 1.0)
@@ -48,7 +48,7 @@ def replica(
     lane = Lane(
         [Rank(BlockCache(blocks, block_tokens), slots) for _ in range(ranks)], chunk, mixed, 1
     )
-    return Replica(number, role, [lane], step, Host(step_s=0.0, sequence_s=0.0), [0.0], version=[0])
+    return Replica(number, role, [lane], step, Host(sequence_s=0.0), [0.0], version=[0])
 
 
 def at(*requests: tuple[float, int, int]) -> Load:

@@ -24,13 +24,12 @@ class Engine(Frozen):
 
 
 class Host(Frozen):
-    """What the engine's own process needs for one step."""
+    """What the engine's own process needs for each sequence of a step."""
 
-    step_s: Seconds
     sequence_s: Seconds
 
     def seconds(self, sequences: int) -> float:
-        return self.step_s + self.sequence_s * sequences
+        return self.sequence_s * sequences
 
 
 class Settings(Frozen):

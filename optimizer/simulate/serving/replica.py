@@ -42,7 +42,7 @@ class Running:
 
 @dataclass(eq=False, slots=True)
 class Replica:
-    """`free_s` is when each stage has done what it was given."""
+    """`free_s` is when each stage, and behind them the host, has done what it was given."""
 
     number: int
     role: str
@@ -92,13 +92,15 @@ class Replica:
         return hypot(self.times.seconds(batch), self.host.seconds(sequences))
 
     def _piped(self, run: Run, now_s: float) -> Running:
-        stages = self.times.stage_seconds(run.first)
-        at = now_s
+        """One host serves the lanes in turn, ahead of the stages."""
+        stages, host = self.times.stage_seconds(run.first), self.host.seconds(run.sequences)
+        at = max(now_s, self.free_s[-1])
+        self.free_s[-1] = at + host
         for stage, seconds in enumerate(stages):
             at = max(at, self.free_s[stage]) + seconds
             self.free_s[stage] = at
         own = sum(stages)
-        at += hypot(own, self.host.seconds(run.sequences)) - own
+        at += hypot(own, host) - own
         return Running(run, now_s, at, at - now_s, 0.0)
 
 
@@ -136,7 +138,7 @@ def replica_of(
         ],
         times,
         host,
-        [0.0] * layout.pp,
+        [0.0] * (layout.pp + 1),
         version=[0] * lanes,
     )
 

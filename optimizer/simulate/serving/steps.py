@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     logits: int
 
 
-class _Phase(NamedTuple):
+class Phase(NamedTuple):
     """One stage's seconds in one phase: operators that follow a rank's own tokens, attention,
     operators that follow the tokens of all ranks (experts), and the head."""
 
@@ -36,9 +36,9 @@ class _Phase(NamedTuple):
     shared: Curve
     head: Curve
 
-    def plus(self, other: _Phase) -> _Phase:
+    def plus(self, other: Phase) -> Phase:
         """Two stages in turn."""
-        return _Phase(
+        return Phase(
             self.own + other.own,
             self.attention + other.attention,
             self.shared + other.shared,
@@ -50,8 +50,8 @@ class _Phase(NamedTuple):
 class StepTimes:
     """Seconds of a step on each stage; `whole` sums the stages up."""
 
-    whole: Mapping[str, _Phase]
-    stages: tuple[Mapping[str, _Phase], ...]
+    whole: Mapping[str, Phase]
+    stages: tuple[Mapping[str, Phase], ...]
     cp: int
     skew: float  # load of the hottest expert rank over what the table was made with
     logits_per_step: float  # that the prefill table's head was made with
@@ -68,7 +68,7 @@ class StepTimes:
                 known[id(stage)] = self._of(stage, batch)
         return [known[id(stage)] for stage in self.stages]
 
-    def _of(self, phases: Mapping[str, _Phase], batch: Batch) -> float:
+    def _of(self, phases: Mapping[str, Phase], batch: Batch) -> float:
         """A step that prefills runs without recorded graphs: at the prefill table's times."""
         name = "prefill" if batch.prefill and "prefill" in phases else "decode"
         phase = phases[name if name in phases else "prefill"]
@@ -104,7 +104,7 @@ def step_times(
     runs = stage_runs(model, deployment)
     for table in tables.values():
         _check_counts(table, runs)
-    kinds: dict[tuple[tuple[tuple[str, int], ...], float], dict[str, _Phase]] = {}
+    kinds: dict[tuple[tuple[tuple[str, int], ...], float], dict[str, Phase]] = {}
     stages = []
     for stage, parts in enumerate(runs):
         speed = speeds.get(stage, 1.0)
@@ -112,7 +112,7 @@ def step_times(
         if key not in kinds:
             kinds[key] = {name: _phase(table, parts, speed) for name, table in tables.items()}
         stages.append(kinds[key])
-    whole = {name: reduce(_Phase.plus, (stage[name] for stage in stages)) for name in tables}
+    whole = {name: reduce(Phase.plus, (stage[name] for stage in stages)) for name in tables}
     first = deployment.phases.get("prefill")
     logits = first.grid[0].sequences if first is not None else 1.0
     layout = deployment.layout
@@ -142,8 +142,8 @@ def _check_counts(table: StepTable, runs: list[dict[str, int]]) -> None:
             )
 
 
-def _phase(table: StepTable, parts: Mapping[str, int], speed: float) -> _Phase:
-    groups: dict[str, list[tuple[int, float]]] = {name: [] for name in _Phase._fields}
+def _phase(table: StepTable, parts: Mapping[str, int], speed: float) -> Phase:
+    groups: dict[str, list[tuple[int, float]]] = {name: [] for name in Phase._fields}
     for index, row in enumerate(table.rows):
         if parts.get(row.part):
             slowness = 1.0 if row.kind in COLLECTIVES else 1.0 / speed
@@ -161,7 +161,7 @@ def _phase(table: StepTable, parts: Mapping[str, int], speed: float) -> _Phase:
         for index, each in enumerate(table.columns)
     ]
     surface = Surface(table.tokens, columns)
-    return _Phase(curve("own"), surface, curve("shared"), curve("head"))
+    return Phase(curve("own"), surface, curve("shared"), curve("head"))
 
 
 def _group(row: OperatorRow) -> str:

@@ -12,7 +12,7 @@ from optimizer.simulate.serving.serve import Outcome
 from optimizer.spec.workload import ForwardWorkload
 
 Floats = NDArray[np.float64]
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 90, 95, 99)
 
 
 def distribution(values: Floats) -> dict[str, float]:
