@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from optimizer.cost.calibration import load_calibration
-from optimizer.cost.memory import RUNTIME_RESERVE_BYTES, memory_columns, sequence_cache_bytes
-from optimizer.cost.price import Step, step_seconds
-from optimizer.cost.pricers import Device
-from optimizer.cost.serving import decode_cycle, serving_times
+from optimizer.cost.calibration import Calibration, load_calibration
+from optimizer.cost.demand import Device
+from optimizer.cost.fitting import Prepared, prepare
+from optimizer.cost.given import Given, price_given, residence, running_and_waiting
 from optimizer.errors import OptimizerError
-from optimizer.operators import Floats, lower
+from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.reading import read_cluster, read_model
+from optimizer.spec.shapes import COLUMNS, model_from_shape
 from optimizer.units import GIB
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STEP_TOKENS = 8192  # prefill tokens of a step that engines reserve memory for
-UTILISATION = 0.9  # of a GPU's memory, the engines' default
 NEEDED = ("model", "hardware", "input_len", "output_len", "concurrency", "tp")
 DENSE = ("attention", "ffn", "shared_experts", "experts")
 OUTPUTS = (
@@ -41,48 +40,87 @@ OUTPUTS = (
 )
 
 
-def evaluate(rows: pd.DataFrame) -> pd.DataFrame:
+Shape = tuple[tuple[str, float], ...]  # (column, value) of the shape that a row states
+
+
+class Group(NamedTuple):
+    """Rows that share model, hardware, precision and engine, and where they stand in the table."""
+
+    given: Given
+    members: NDArray[np.int64]
+
+
+class MeasuredRuns(NamedTuple):
+    """Measured rows of a table ready for fitting: their demands and means, and where they stand."""
+
+    prepared: Prepared
+    ttft_s: Floats
+    tpot_s: Floats
+    members: NDArray[np.int64]
+
+
+def evaluate(rows: pd.DataFrame, calibration: Calibration | None = None) -> pd.DataFrame:
     """The same rows in order with predictions beside them; a row that cannot be priced says why.
 
     Columns: model and hardware (presets or paths), engine, precision, input_len, output_len,
-    concurrency (of one replica), gpus, tp, dp, etp, ep; missing degrees are 1. What ran is priced:
-    degrees that do not divide are rounded up, and dense models have no expert grid.
+    concurrency (of one replica), gpus, tp, dp, etp, ep; missing degrees are 1. A row that states
+    `layers` describes its model by shape columns (optimizer.spec.shapes) and needs no preset. What
+    ran is priced: degrees that do not divide are rounded up, and dense models have no expert grid.
     """
     found = rows.copy()
     for name in OUTPUTS:
         found[name] = False if name == "feasible" else "" if name == "reason" else np.nan
-    found = found.astype({"reason": object})
-    model, hardware = _text(rows, "model"), _text(rows, "hardware")
-    precision, engine = _text(rows, "precision"), _text(rows, "engine")
+    answers: dict[str, Any] = {name: found[name].to_numpy(copy=True) for name in OUTPUTS}
+    groups, reasons = read_groups(rows)
+    answers["reason"] = np.array(reasons, dtype=object)
+    for group in groups:
+        for name, values in _price(group.given, calibration or load_calibration()).items():
+            answers[name][group.members] = values
+    return found.assign(**answers)
+
+
+def measured_runs(rows: pd.DataFrame, calibration: Calibration) -> MeasuredRuns:
+    """The rows that can be priced and have measured_ttft_ms and measured_tpot_ms, in order."""
+    groups, _ = read_groups(rows)
+    members = np.concatenate([group.members for group in groups])
+    prepared = prepare([group.given for group in groups], calibration.memory)
+    ttft_s = _number(rows, "measured_ttft_ms", np.nan)[members] / 1e3
+    tpot_s = _number(rows, "measured_tpot_ms", np.nan)[members] / 1e3
+    known = np.flatnonzero((ttft_s > 0) & (tpot_s > 0))
+    order = known[np.argsort(members[known])]
+    return MeasuredRuns(prepared.take(order), ttft_s[order], tpot_s[order], members[order])
+
+
+def read_groups(rows: pd.DataFrame) -> tuple[list[Group], list[str]]:
+    """Rows by what they share, and why each other row cannot be priced ("" where it can)."""
+    reasons = [""] * len(rows)
+    missing = [name for name in NEEDED if name not in rows.columns]
+    if missing:
+        return [], [f"column missing: {', '.join(missing)}"] * len(rows)
     numbers = {name: _number(rows, name) for name in ("tp", "dp", "etp", "ep", "gpus")}
     numbers |= {
         name: _number(rows, name, np.nan) for name in ("input_len", "output_len", "concurrency")
     }
-    bad = np.zeros(len(rows), dtype=bool)
     for name, values in numbers.items():
-        wrong = ~(np.isfinite(values) & (values >= 1) & (values < 1e9))
-        found.loc[wrong & ~bad, "reason"] = f"{name} must be a number of at least 1"
-        bad |= wrong
-    missing = [name for name in NEEDED if name not in rows.columns]
-    if missing:
-        found["reason"] = f"column missing: {', '.join(missing)}"
-        return found
-    groups: dict[tuple[str, str, str, str], list[int]] = {}
-    for row, key in enumerate(zip(model, hardware, precision, engine, strict=True)):
-        if not bad[row]:
-            groups.setdefault(key, []).append(row)
-    answers: dict[str, Any] = {name: found[name].to_numpy(copy=True) for name in OUTPUTS}
-    for key, members in groups.items():
-        chosen = np.array(members)
-        columns = {name: values[chosen] for name, values in numbers.items()}
+        for row in np.flatnonzero(~((values >= 1) & (values < 1e9))).tolist():
+            reasons[row] = reasons[row] or f"{name} must be a number of at least 1"
+    names = ("model", "hardware", "precision", "engine")
+    keys = zip(*(_text(rows, name) for name in names), _shapes(rows), strict=True)
+    shared: dict[tuple[str, str, str, str, Shape], list[int]] = {}
+    for row, (model, hardware, precision, engine, shape) in enumerate(keys):
+        if not reasons[row]:
+            shared.setdefault((model, hardware, precision, engine, shape), []).append(row)
+    groups = []
+    for key, held in shared.items():
+        members = np.array(held)
         try:
-            priced = _price(*key, columns)
+            given = given_of(*key, {name: values[members] for name, values in numbers.items()})
         except OptimizerError as error:
-            answers["reason"][chosen] = str(error).splitlines()[0]
+            for row in held:
+                reasons[row] = str(error).splitlines()[0]
             continue
-        for name, values in priced.items():
-            answers[name][chosen] = values
-    return found.assign(**answers)
+        groups.append(Group(given, members))
+    return groups, reasons
 
 
 def _text(rows: pd.DataFrame, name: str) -> list[str]:
@@ -102,9 +140,21 @@ def _number(rows: pd.DataFrame, name: str, default: float = 1.0) -> Floats:
     return values
 
 
+def _shapes(rows: pd.DataFrame) -> list[Shape]:
+    """The shape columns that each row states; none where it states no layers."""
+    stated = {name: _number(rows, name, np.nan) for name in COLUMNS if name in rows.columns}
+    if "layers" not in stated:
+        return [()] * len(rows)
+    known = [
+        tuple((name, values[row]) for name, values in stated.items() if np.isfinite(values[row]))
+        for row in range(len(rows))
+    ]
+    return [shape if np.isfinite(stated["layers"][row]) else () for row, shape in enumerate(known)]
+
+
 @cache
-def _model(source: str, precision: str) -> ModelSpec:
-    model = read_model(source).model
+def _model(source: str, precision: str, shape: Shape) -> ModelSpec:
+    model = model_from_shape(source, dict(shape)) if shape else read_model(source).model
     return model.with_precision(precision_of(model, precision))
 
 
@@ -135,61 +185,43 @@ def precision_of(model: ModelSpec, name: str) -> Precision:
     return Precision.model_validate({**own.model_dump(), **changed})
 
 
-def _price(
-    model_name: str, hardware: str, precision: str, engine: str, columns: dict[str, Floats]
-) -> dict[str, Any]:
-    """Predictions of rows that share model, hardware, precision and engine."""
-    model, cluster = _model(model_name, precision), _cluster(hardware)
-    calibration, pool = load_calibration(), cluster.pools[0]
-    device = Device.of(cluster, 0, calibration)
+def cached_in_eight_bits(model: ModelSpec, engine: str, generation: str) -> bool:
+    """Whether an engine keeps this checkpoint's cache in 8 bits: quantised checkpoints on
+    Blackwell, and TensorRT-LLM's of any (inferred from where the measured runs begin to queue)."""
+    kept = model.precision.experts if model.moe else model.precision.attention
+    return kept not in ("bf16", "fp16") and (generation == "blackwell" or engine == "trtllm")
+
+
+def given_of(
+    model_name: str,
+    hardware: str,
+    precision: str,
+    engine: str,
+    shape: Shape,
+    columns: dict[str, Floats],
+) -> Given:
+    """Rows that share model, hardware, precision and engine, read for pricing; columns tp, dp, ep,
+    etp, input_len, output_len, concurrency."""
+    model, cluster = _model(model_name, precision, shape), _cluster(hardware)
+    pool = cluster.pools[0]
+    if cached_in_eight_bits(model, engine, pool.gpu.generation):
+        kept = model.precision.model_copy(update={"kv_cache": "fp8"})
+        model = model.with_precision(kept)
     ones = np.ones(len(columns["tp"]))
-    dp, length = columns["dp"], columns["input_len"] + columns["output_len"]
     domain = float(pool.nvlink_domain or pool.gpus_per_node)
-    degrees = {
-        **{name: columns[name] for name in ("tp", "dp")},
-        "cp": ones,
-        "pp": ones,
-        "ep": columns["ep"] if model.moe else ones,
-        "etp": columns["etp"] if model.moe else ones,
-        "span": np.minimum(columns["tp"] * dp, domain),
-        "pp_inside": ones,
-        "imbalance": ones,
-    }
-    held = {**degrees, "tokens": STEP_TOKENS * ones, "logits": 256 * ones, "held": 0 * ones}
-    pp = np.ones(len(ones), dtype=np.int64)
-    memory = memory_columns(model, held, 1, RUNTIME_RESERVE_BYTES)
-    static = memory.first + memory.last + memory.logits + memory.activations + memory.buffers
-    static = static + memory.reserve
-    for name, layer in memory.layers.items():
-        static = static + model.layer_names.count(name) * (layer.dense + layer.experts)
-    cache_bytes = np.zeros(len(ones))
-    for tokens in np.unique(length):
-        rows = length == tokens
-        cache_bytes[rows] = sum(
-            model.layer_names.count(name)
-            * sequence_cache_bytes(layer, model, int(tokens), degrees["tp"][rows], ones[rows])
-            for name, layer in model.layer_types.items()
-        )
-    room = (pool.gpu.memory_bytes * UTILISATION - static) / np.maximum(cache_bytes, 1.0)
-    resident = np.maximum(np.floor(room), 0.0)
-    fits = pool.gpu.memory_bytes - static >= cache_bytes
-    wanted = columns["concurrency"] / dp
-    running = np.minimum(wanted, np.maximum(resident, 1.0))
-    waiting = np.maximum(0.0, wanted / np.maximum(resident, 1.0) - 1.0)
-    families = lower(model)
+    names = ("tp", "dp", "input_len", "output_len", "concurrency")
+    found = {name: columns[name] for name in names}
+    found["ep"] = columns["ep"] if model.moe else ones
+    found["etp"] = columns["etp"] if model.moe else ones
+    found["span"] = np.minimum(columns["tp"] * columns["dp"], domain)
+    return Given(model, Device.of(cluster, 0), engine, found)
 
-    def step(tokens: Floats, sequences: Floats, context: Floats) -> Step:
-        load = {"tokens": tokens, "sequences": sequences, "context": context, "logits": sequences}
-        constants = calibration.constants
-        return step_seconds(model, families, {**degrees, **load}, pp, device, constants)
 
-    batch = np.ceil(running)
-    decode = step(batch, batch, columns["input_len"] + columns["output_len"] / 2)
-    prefill = step(columns["input_len"], ones, (columns["input_len"] + 1) / 2)
-    cycle = decode_cycle(decode, pp, running, dp.astype(np.int64), calibration, engine)
-    times = serving_times(
-        cycle, prefill, ones, running, waiting, columns["output_len"], calibration, engine
-    )
+def _price(given: Given, calibration: Calibration) -> dict[str, Any]:
+    """Predictions of rows that share model, hardware, precision and engine."""
+    held = residence(given, calibration.memory)
+    times = price_given(given, held, calibration)
+    running, _ = running_and_waiting(given, held.running)
     wide = calibration.interval
     found: dict[str, Any] = {}
     for name, seconds, width in (
@@ -199,12 +231,13 @@ def _price(
         found[f"predicted_{name}_ms"] = seconds * 1e3
         found[f"predicted_{name}_ms_low"] = seconds * 1e3 * np.exp(-width)
         found[f"predicted_{name}_ms_high"] = seconds * 1e3 * np.exp(width)
-    gpus = columns["tp"] * dp
-    rate = columns["concurrency"] * columns["output_len"] / times.request_s / gpus
+    load, gpus = given.columns, given.columns["tp"] * given.columns["dp"]
+    rate = load["concurrency"] * load["output_len"] / times.request_s / gpus
     found["predicted_tokens_per_s_per_gpu"] = rate
-    found["predicted_memory_gib"] = (static + np.minimum(resident, wanted) * cache_bytes) / GIB
-    found["resident_sequences"] = resident
-    found["feasible"] = fits
+    used = held.weight_bytes + held.reserve_bytes + running * held.sequence_bytes
+    found["predicted_memory_gib"] = used / GIB
+    found["resident_sequences"] = held.resident
+    found["feasible"] = held.feasible.astype(bool)
     short = "weights, activations and one request's cache do not fit the GPU"
-    found["reason"] = np.where(fits, "", short)
+    found["reason"] = np.where(found["feasible"], "", short)
     return found

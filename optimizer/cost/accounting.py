@@ -103,7 +103,7 @@ def _phase_table(
     for row in found:
         by_group[row.group] += row.count * row.seconds[0]
     first = {name: column[:1] for name, column in grid.items()}
-    parts = part_seconds(lower(job.model), first, job.device, job.calibration.constants)
+    parts = part_seconds(lower(job.model), first, job.device, job.constants)
     layers = {name: parts[name] for name in job.model.layer_types}
     slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD])
     slowest = slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0)
@@ -123,7 +123,7 @@ def _phase_table(
 
 
 def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> OperatorRow:
-    seconds = operator_seconds(operator, job.device, job.calibration.constants)
+    seconds = operator_seconds(operator, job.device, job.constants)
 
     def column(values: Floats | float) -> tuple[float, ...]:
         return tuple(float(value) for value in np.broadcast_to(values, points))
@@ -134,7 +134,7 @@ def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> Op
         group=operator.group,
         kind=operator.kind,
         axis=operator.axis,
-        compute=operator.compute,
+        compute=job.device.compute(operator.format),
         count=count,
         group_size=int(column(operator.group_size)[0]),
         inside=int(column(operator.inside)[0]),

@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from optimizer.operators import Floats
 from optimizer.spec.data import configs_root
-from optimizer.spec.frozen import Frozen, Name
+from optimizer.spec.frozen import Frozen, Name, wrong
 
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Column = Floats | float
 
 
-class Constants(Frozen):
-    """What each means stands beside its value in configs/calibration/default.yaml."""
+class Constants(NamedTuple):
+    """What each means stands beside its value in configs/calibration/default.yaml; a fit fills them
+    with columns, one entry a run."""
 
-    memory_efficiency: Positive
-    expert_memory_efficiency: Positive
-    cache_memory_efficiency: Positive
-    gemm_efficiency: Positive
-    grouped_gemm_efficiency: Positive
-    attention_efficiency: Positive
-    kernel_s: Positive
-    collective_s: Positive
-    collective_doubling_s: Positive
-    link_efficiency: Positive
-    expert_skew: Positive
-    sequence_s: Positive
-    prefill_step_s: Positive
-    prefill_work: Positive
-    first_wave: Positive
-    ttft_steps: Positive
-    cache_wait: Positive
-
-
-class GenerationFactors(Frozen):
-    """Factors on what a GPU generation reaches: of its peak rates, of its 4-bit peak, kernel
-    starts."""
-
-    flops: Positive = 1.0
-    fp4: Positive = 1.0
-    kernel: Positive = 1.0
+    memory_efficiency: Column
+    cache_memory_efficiency: Column
+    gemm_efficiency: Column
+    grouped_gemm_efficiency: Column
+    fp8_efficiency: Column
+    block_fp8_efficiency: Column
+    narrow_columns: Column
+    kernel_s: Column
+    collective_s: Column
+    collective_doubling_s: Column
+    ring_step_s: Column
+    link_efficiency: Column
+    sequence_s: Column
+    prefill_work: Column
+    first_wave: Column
+    lockstep: Column
+    lockstep_tokens: Column
+    ttft_base_s: Column
 
 
-class EngineConstants(Frozen):
-    """What differs between engines: seconds of a decode step, share of the others' prefills that a
-    request meets before its first token, and seconds before it is scheduled at all."""
+class EngineMemory(Frozen):
+    """What engines take of a GPU beside weights and cache; bytes."""
 
-    step_s: Positive
-    queued: Positive
-    ttft_base_s: Positive
+    usable: Positive
+    utilisation: Positive
+    tuned_share: Positive
+    context_bytes: Positive
+    communication_bytes: Positive
+    sampler_bytes_per_logit: Positive
+    sampler_sequences: Positive
+    least_reserve_bytes: Positive
 
 
 class Interval(Frozen):
@@ -65,26 +64,37 @@ class Interval(Frozen):
 
 
 class Calibration(Frozen):
-    """A named set of constants with where they come from."""
+    """A named set of constants with where they come from; an engine's or a GPU generation's own
+    value of a constant stands in for the common one."""
 
     name: Name
     source: str
     date: str
     rows: int
     error: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    constants: Constants
-    generations: dict[str, GenerationFactors]
-    engines: dict[str, EngineConstants]
+    constants: dict[str, Positive]
+    generations: dict[str, dict[str, Positive]]
+    engines: dict[str, dict[str, Positive]]
+    memory: EngineMemory
     interval: Interval
     percentiles: dict[str, dict[str, Positive]]
 
-    def engine(self, name: str) -> EngineConstants:
-        """An engine's constants; one without measurements has those of any."""
-        return self.engines.get(name, self.engines["any"])
+    @model_validator(mode="after")
+    def _constants_are_known(self) -> Calibration:
+        known = set(Constants._fields)
+        for table in (*self.engines.values(), *self.generations.values()):
+            if unknown := sorted(set(table) - known):
+                raise wrong(f"names {', '.join(unknown)}; known are {', '.join(known)}", "engines")
+        if known != set(self.constants):
+            odd = sorted(known ^ set(self.constants))
+            raise wrong(f"lacks or does not know {', '.join(odd)}", "constants")
+        return self
 
-    def generation(self, name: str) -> GenerationFactors:
-        """A GPU generation's factors; one without measurements has none."""
-        return self.generations.get(name, GenerationFactors())
+    def constants_of(self, engine: str, generation: str) -> Constants:
+        """The constants of an engine on a GPU generation; one without measurements has the common
+        ones."""
+        own = {**self.generations.get(generation, {}), **self.engines.get(engine, {})}
+        return Constants(**{**self.constants, **own})
 
 
 @cache

@@ -96,18 +96,19 @@ class MemoryColumns(NamedTuple):
         return dict(zip(COMPONENTS, amounts, strict=True))
 
 
-def cached_tokens(layer: LayerType, tokens: int) -> int:
+def cached_tokens(layer: LayerType, tokens: Floats | int) -> Floats:
     """Tokens whose keys and values a layer keeps: all, or the last window."""
     attention = layer.attention
+    whole = np.asarray(tokens, dtype=np.float64)
     if isinstance(attention, GroupedQueryAttention) and attention.window is not None:
-        return min(tokens, attention.window)
+        return np.minimum(whole, attention.window)
     if isinstance(attention, GroupedQueryAttention) and attention.chunk is not None:
-        return min(tokens, attention.chunk)
-    return tokens
+        return np.minimum(whole, attention.chunk)
+    return whole
 
 
 def sequence_cache_bytes(
-    layer: LayerType, model: ModelSpec, tokens: int, tp: Floats, cp: Floats
+    layer: LayerType, model: ModelSpec, tokens: Floats | int, tp: Floats, cp: Floats
 ) -> Floats:
     """Cache bytes of one sequence of `tokens` tokens in one layer on one rank [n].
 
@@ -130,6 +131,18 @@ def sequence_cache_bytes(
     state = value_heads * attention.key_head_dim * attention.value_head_dim
     convolution = (attention.conv_kernel - 1) * (2 * keys + values)
     return STATE_BYTES * state + ACTIVATION_BYTES * convolution
+
+
+def mean_cache_bytes(model: ModelSpec, tokens: Floats, tp: Floats) -> Floats:
+    """Cache bytes of one sequence of `tokens` tokens in all layers on one rank [n]."""
+    whole = np.ones_like(tp)
+    return sum(
+        (
+            model.layer_names.count(name) * sequence_cache_bytes(layer, model, tokens, tp, whole)
+            for name, layer in model.layer_types.items()
+        ),
+        np.zeros_like(tp),
+    )
 
 
 def _layer_weights(

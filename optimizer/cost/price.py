@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.cost.calibration import Constants
+from optimizer.cost.demand import Device
 from optimizer.cost.factoring import Factors
-from optimizer.cost.pricers import Device, operator_seconds
+from optimizer.cost.pricers import operator_seconds
 from optimizer.cost.stages import stage_maximum, stage_total
 from optimizer.layout import Ints
 from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Family, Floats, Operator

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.cost.calibration import Calibration
+from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.demand import Device
 from optimizer.cost.factoring import representatives
 from optimizer.cost.fullest import fullest_bytes
 from optimizer.cost.memory import (
@@ -18,9 +19,8 @@ from optimizer.cost.memory import (
     working_bytes,
 )
 from optimizer.cost.price import Step, step_seconds
-from optimizer.cost.pricers import Device
 from optimizer.cost.rows import Rows
-from optimizer.cost.serving import decode_cycle, serving_times
+from optimizer.cost.serving import Prefill, decode_cycle, serving_times
 from optimizer.layout import Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.cluster import Cluster
@@ -39,7 +39,13 @@ class Job(NamedTuple):
 
     @property
     def device(self) -> Device:
-        return Device.of(self.cluster, self.pool, self.calibration)
+        return Device.of(self.cluster, self.pool)
+
+    @property
+    def constants(self) -> Constants:
+        """The calibration's constants of this engine on this pool's GPUs."""
+        generation = self.cluster.pools[self.pool].gpu.generation
+        return self.calibration.constants_of(self.workload.engine, generation)
 
     @property
     def memory_limit_bytes(self) -> float:
@@ -172,7 +178,7 @@ def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
     chosen, back = representatives(rows.layout, rows.chunk if is_chunked else _micro(rows))
     points = rows.take(chosen)
     columns = step_columns(job, points, layouts)[phase]
-    pp, constants = layouts.pp[points.layout], job.calibration.constants
+    pp, constants = layouts.pp[points.layout], job.constants
     step = step_seconds(job.model, lower(job.model), columns, pp, job.device, constants)
     return Step(step.total_s[back], step.slowest_stage_s[back])
 
@@ -186,8 +192,7 @@ def _forward(
     memory_bytes: Floats,
 ) -> Candidates:
     step = _step(job, "prefill", rows, layouts)
-    own_s = job.calibration.constants.prefill_step_s
-    latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s + own_s
+    latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s
     share = workload.batch / rows.replicas_min
     nothing = np.zeros(len(rows))
     return _candidates(
@@ -211,21 +216,19 @@ def _serving(
     layouts: Layouts,
     memory_bytes: Floats,
 ) -> Candidates:
-    prefill = _step(job, "prefill", rows, layouts)
-    calibration, engine = job.calibration, workload.engine
-    fresh = workload.input_len - workload.prefix_len
-    running = rows.sequences.astype(np.float64)
-    step = _step(job, "decode", rows, layouts)
-    decode = decode_cycle(step, rows.micro_batches, running, chosen.dp, calibration, engine)
+    one, step = (_step(job, phase, rows, layouts) for phase in ("prefill", "decode"))
+    chunks = np.ceil((workload.input_len - workload.prefix_len) / rows.chunk)
+    busy = chunks * one.slowest_stage_s
+    prefill = Prefill(one.total_s + busy - one.slowest_stage_s, busy)
+    running, constants = rows.sequences.astype(np.float64), job.constants
+    around = np.maximum(step.total_s, rows.micro_batches * step.slowest_stage_s)
     times = serving_times(
-        decode,
+        decode_cycle(around, running, chosen.dp, chosen.tp, constants),
         prefill,
-        np.ceil(fresh / rows.chunk),
         running,
-        np.zeros(len(rows)),  # a plan's sequences all fit the cache
+        0.0,  # none waits: a plan's sequences all fit the cache
         workload.output_len,
-        calibration,
-        engine,
+        constants,
     )
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)
     if workload.concurrency is not None:

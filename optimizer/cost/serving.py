@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.cost.calibration import Calibration
-from optimizer.cost.price import Step
+from optimizer.cost.calibration import Constants
 from optimizer.layout import Ints
 from optimizer.operators import Floats
+
+HOST_GPUS = 8.0  # that one host schedules: a node
+
+
+class Prefill(NamedTuple):
+    """One request's prefill alone [n]: until its first token, and for how long it holds the
+    slowest stage."""
+
+    first_s: Floats
+    busy_s: Floats
 
 
 class ServingTimes(NamedTuple):
@@ -25,46 +34,38 @@ class ServingTimes(NamedTuple):
 
 
 def decode_cycle(
-    step: Step,
-    micro_batches: Ints,
-    sequences: Floats,
-    ranks: Ints,
-    calibration: Calibration,
-    engine: str,
+    step_s: Floats, running: Floats, dp: Floats | Ints, tp: Floats | Ints, constants: Constants
 ) -> Floats:
-    """Seconds between two tokens of one request without prefills: each micro-batch goes round the
-    pipeline, and the slowest stage serves all of them; the host works for every sequence of the
-    replica's `ranks` attention ranks."""
-    around = np.maximum(step.total_s, micro_batches * step.slowest_stage_s)
-    host = calibration.constants.sequence_s * sequences * ranks
-    return around + calibration.engine(engine).step_s + host
+    """Seconds between two tokens of a request without prefills: the GPUs' step, and the work of a
+    host for each sequence of its own attention ranks. Engines schedule the next step while one
+    runs; what shows of the shorter is blended as sqrt(x^2 + y^2)."""
+    ranks = np.minimum(dp, np.ceil(HOST_GPUS / tp))
+    cycle: Floats = np.hypot(step_s, constants.sequence_s * running * ranks)
+    return cycle
 
 
 def serving_times(
     decode_s: Floats,
-    prefill: Step,
-    chunks: Floats,
+    prefill: Prefill,
     running: Floats,
-    waiting: Floats,
+    waiting: Floats | float,
     output_len: Floats | float,
-    calibration: Calibration,
-    engine: str,
+    constants: Constants,
 ) -> ServingTimes:
     """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache,
     those that queue for it.
 
-    In a closed loop every other request prefills once while one request decodes. That work is met
-    either as interruptions of decode steps (TPOT) or ahead in the queue (TTFT), in a proportion
-    that is the engine's scheduling policy; together they conserve it. Left out: preemption, bursts
-    beyond the first wave.
+    In a closed loop every other request prefills once while one request decodes: prefill_work of
+    that is met as interruptions. A share first_wave of the others arrives with a request and is
+    served before it. Where prefills go first, short requests stay in step (lockstep, fading over
+    lockstep_tokens): they then wait for each other's prefills before the first token and not
+    between tokens. Left out: preemption.
     """
-    constants, own = calibration.constants, calibration.engine(engine)
     others = np.maximum(running - 1, 0)
-    first = prefill.total_s + (chunks - 1) * prefill.slowest_stage_s
-    first = first + chunks * constants.prefill_step_s
-    busy = chunks * (prefill.slowest_stage_s + constants.prefill_step_s)
-    tpot = decode_s + constants.prefill_work * (1 - own.queued) * others / output_len * busy
-    queued = (constants.prefill_work * own.queued + constants.first_wave) * others * busy
-    wait = constants.cache_wait * waiting * output_len * tpot
-    ttft = own.ttft_base_s + first + constants.ttft_steps * tpot + queued + wait
+    lockstep = constants.lockstep * np.exp(-output_len / constants.lockstep_tokens)
+    met = constants.prefill_work * (1 - lockstep) * others / output_len
+    tpot = decode_s + met * prefill.busy_s
+    queued = (constants.first_wave + lockstep) * others * prefill.busy_s
+    ttft = constants.ttft_base_s + prefill.first_s + decode_s + queued
+    ttft = ttft + waiting * output_len * tpot
     return ServingTimes(ttft, tpot, ttft + (output_len - 1) * tpot)

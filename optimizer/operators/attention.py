@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.operators.matrices import projection, tp_inside
+from optimizer.operators.matrices import products, tp_inside
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
@@ -18,6 +18,7 @@ from optimizer.operators.operator import (
 from optimizer.spec.linears import attention_linears
 from optimizer.spec.model import (
     GroupedQueryAttention,
+    Indexer,
     LatentAttention,
     LayerType,
     LinearAttention,
@@ -26,12 +27,11 @@ from optimizer.spec.model import (
 )
 
 KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
-# Kernels of one layer beside its matrix products: norms with their residual, and the attention
-# itself with rotary embedding, cache write and the reduction of split sequences (gqa); absorption
-# of the up-projection (mla); convolution, gates, recurrence and gated norm (linear).
-NORM_KERNELS = {"gqa": 1.0, "mla": 2.0, "linear": 1.0}
-CORE_KERNELS = {"gqa": 4.0, "mla": 4.0, "linear": 6.0}
-INDEXER_KERNELS = 4.0  # scores, top-k, gather, cache write
+# Kernels of one layer beside its matrix products: norm with residual, rotary embedding with norms
+# of q and k, cache write (linear: convolution, gates, norm of the values); the attention itself.
+NORM_KERNELS = {"gqa": 3.0, "mla": 3.0, "linear": 4.0}
+CORE_KERNELS = {"gqa": 1.0, "mla": 1.0, "linear": 2.0}
+INDEXER_KERNELS = 2.0  # scores, top-k
 STATE_BYTES = 4.0  # linear-attention states are kept in fp32
 
 
@@ -41,12 +41,9 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
 
     def projections(columns: Columns) -> tuple[Operator, ...]:
         tokens, tp = columns["tokens"], columns["tp"]
-        matrices = tuple(
-            projection(linear, "attention projections", tokens, tp, precision)
-            for linear in attention_linears(attention, hidden)
-            if linear.gemm
-        )
-        moved = 4 * ACTIVATION_BYTES * tokens * hidden
+        linears = attention_linears(attention, hidden)
+        matrices = products(linears, "attention projections", tokens, tp, precision)
+        moved = ACTIVATION_BYTES * tokens * (4 * hidden + 3 * normed_width(attention, tp))
         norms = memory("attention_norms", "norms", moved, NORM_KERNELS[attention.kind])
         return (*matrices, norms)
 
@@ -73,6 +70,25 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
     )
 
 
+def normed_width(
+    attention: GroupedQueryAttention | LatentAttention | LinearAttention, tp: Floats
+) -> Floats:
+    """Elements of a token that norms, rotary embedding and gates read and write between the
+    projections and the attention itself, on one rank."""
+    if isinstance(attention, GroupedQueryAttention):
+        heads = shards(attention.num_heads, tp) + 2 * shards(attention.num_kv_heads, tp)
+        return attention.head_dim * heads
+    if isinstance(attention, LatentAttention):
+        head = attention.qk_nope_head_dim + attention.qk_rope_head_dim
+        return (
+            shards(attention.num_heads, tp) * head
+            + (attention.q_lora_rank or 0)
+            + (attention.kv_lora_rank)
+        )
+    keys = shards(attention.num_key_heads, tp) * attention.key_head_dim
+    return 2 * (keys + shards(attention.num_value_heads, tp) * attention.value_head_dim)
+
+
 def attended(attention: GroupedQueryAttention, context: Floats) -> Floats:
     """Cached tokens that one query reads: all, the last `window`, or half a chunk on average."""
     if attention.window is not None:
@@ -88,56 +104,55 @@ def core_operators(
     precision: Precision,
 ) -> tuple[Operator, ...]:
     """softmax(QK)V or its linear form for `tokens` new tokens of `sequences` sequences, each query
-    attending to `context` cached tokens in the mean (causality is in that mean)."""
+    attending to `context` cached tokens in the mean (causality is in that mean); a sequence's last
+    query attends to half its new tokens more, and that many keys are read."""
     tokens, sequences, context = columns["tokens"], columns["sequences"], columns["context"]
     tp, cp = columns["tp"], columns["cp"]
     cache = KV_BYTES[precision.kv_cache]
-    kernels = CORE_KERNELS[attention.kind]
+    keys = context + (tokens / sequences - 1) / 2
+    extra: tuple[Operator, ...] = ()
     if isinstance(attention, GroupedQueryAttention):
         heads = shards(attention.num_heads, tp)
         kv_heads = shards(attention.num_kv_heads, tp)
-        read = attended(attention, context)
         dim = attention.head_dim
-        flops = 4.0 * tokens * read * heads * dim
-        moved = sequences * read * 2 * kv_heads * dim * cache
+        flops = 4.0 * tokens * attended(attention, context) * heads * dim
+        moved = sequences * attended(attention, keys) * 2 * kv_heads * dim * cache
         moved = moved + ACTIVATION_BYTES * tokens * dim * (2 * heads + 2 * kv_heads)
         exchange = tokens * 2 * kv_heads * dim * cache
     elif isinstance(attention, LatentAttention):
         heads = shards(attention.num_heads, tp)
         latent = attention.kv_lora_rank + attention.qk_rope_head_dim
-        read, extra = context, 0.0 * context
+        is_prefill = tokens > sequences
+        read = context
         if attention.indexer is not None:
-            index = attention.indexer
-            read = np.minimum(context, index.top_k)
-            extra = 2.0 * tokens * context * index.num_heads * index.head_dim
+            read = np.minimum(context, attention.indexer.top_k)
+            keys = np.where(is_prefill, keys, read)
+            extra = (_indexer(attention.indexer, columns),)
         # Decode multiplies in the latent space (absorbed); prefill expands keys and values per
         # head.
-        absorbed = 2.0 * tokens * read * heads * (latent + attention.kv_lora_rank)
-        expanded = (
-            2.0
-            * tokens
-            * read
-            * heads
-            * (attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.v_head_dim)
+        absorbed = latent + attention.kv_lora_rank
+        head = attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.v_head_dim
+        flops = 2.0 * tokens * read * heads * np.where(is_prefill, head, absorbed)
+        widths = np.where(
+            is_prefill, head + attention.qk_nope_head_dim + attention.v_head_dim, absorbed
         )
-        flops = np.where(tokens > sequences, expanded, absorbed) + extra
-        moved = sequences * read * latent * cache
-        if attention.indexer is not None:
-            moved = moved + sequences * context * (attention.indexer.head_dim + 4)
-        width = latent + attention.kv_lora_rank
-        moved = moved + ACTIVATION_BYTES * tokens * heads * width
-        kernels += INDEXER_KERNELS * (attention.indexer is not None)
+        moved = sequences * keys * latent * cache + ACTIVATION_BYTES * tokens * heads * widths
         exchange = tokens * latent * cache
     else:
         value_heads = shards(attention.num_value_heads, tp)
         key_heads = shards(attention.num_key_heads, tp)
         state = value_heads * attention.key_head_dim * attention.value_head_dim
         flops = 6.0 * tokens * state
-        channels = 2 * key_heads * attention.key_head_dim + value_heads * attention.value_head_dim
+        channels = key_heads * attention.key_head_dim + value_heads * attention.value_head_dim
         moved = 2 * STATE_BYTES * sequences * state + 4 * ACTIVATION_BYTES * tokens * channels
         exchange = 0.0 * tokens
     core = Operator(
-        f"{attention.kind}_attention", "attention", "attention", flops, moved, kernels=kernels
+        f"{attention.kind}_attention",
+        "attention",
+        "attention",
+        flops,
+        moved,
+        kernels=CORE_KERNELS[attention.kind],
     )
     ring = collective(
         "cp_ring",
@@ -147,4 +162,14 @@ def core_operators(
         cp,
         np.maximum(1.0, np.floor(columns["span"] / tp)),
     )
-    return (core, ring)
+    return (core, *extra, ring)
+
+
+def _indexer(indexer: Indexer, columns: Columns) -> Operator:
+    """Scores of all cached tokens in 8 bits, not cut over tp (DeepSeek-V3.2, 2025)."""
+    tokens, sequences, context = columns["tokens"], columns["sequences"], columns["context"]
+    flops = 2.0 * tokens * context * indexer.num_heads * indexer.head_dim
+    moved = sequences * context * (indexer.head_dim + 4.0)  # a key of 8 bits and its fp32 scale
+    return Operator(
+        "indexer", "attention", "attention", flops, moved, format="fp8", kernels=INDEXER_KERNELS
+    )

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.operators.matrices import launches, matrix_bytes, projection, shard_shape, tp_inside
+from optimizer.operators.experts import hottest_load, touched_experts
+from optimizer.operators.matrices import (
+    fused,
+    fused_shape,
+    is_rounded,
+    products,
+    shard_bytes,
+    tp_inside,
+)
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
     Family,
-    Floats,
     Operator,
     collective,
     memory,
@@ -20,8 +27,12 @@ from optimizer.spec.formats import FORMATS
 from optimizer.spec.linears import Linear, ffn_linears
 from optimizer.spec.model import DenseFfn, LayerType, ModelSpec, MoeFfn
 
-ROUTING_KERNELS = 5.0  # top-k, counts, scatter, activation of the experts, weighted gather
-ROW_TILE = 16.0  # rows of the smallest tile that a grouped GEMM computes for a touched expert
+# Kernels of a routed layer beside its products: norm, top-k and sort by expert; permute, activation
+# and weighted sum; and what rounds the experts' inputs twice, with a layout of the scales and
+# padded groups where these are 8-bit blocks.
+ROUTING_KERNELS = 3.0
+MOVING_KERNELS = 3.0
+ROUNDING_KERNELS = {"fp8": 6.0, "fp4": 2.0}
 
 
 def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...]:
@@ -37,13 +48,11 @@ def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
 
     def matrices(columns: Columns) -> tuple[Operator, ...]:
         tokens, tp = columns["tokens"], columns["tp"]
-        products = tuple(
-            projection(linear, "ffn", tokens, tp, precision) for linear in ffn_linears(ffn, hidden)
-        )
+        matmuls = products(ffn_linears(ffn, hidden), "ffn", tokens, tp, precision)
         size = shards(ffn.intermediate_size, tp)
         activation = memory("ffn_activation", "ffn", 3 * ACTIVATION_BYTES * tokens * size)
         norms = memory("ffn_norms", "norms", 4 * ACTIVATION_BYTES * tokens * hidden)
-        return (*products, activation, norms)
+        return (*matmuls, activation, norms)
 
     return (
         Family(part, ("tp", "tokens"), matrices),
@@ -58,31 +67,28 @@ def _all_reduce(columns: Columns, hidden: int) -> Operator:
     )
 
 
-def touched_experts(num_experts: float, per_token: int, total: int, tokens: Floats) -> Floats:
-    """Experts of `num_experts` that at least one of `tokens` tokens picks, in the mean, when a
-    token picks per_token of `total` uniformly."""
-    return num_experts * (1.0 - (1.0 - per_token / total) ** tokens)
-
-
 def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
     hidden, precision = model.hidden_size, model.precision
     linears = tuple(ffn_linears(ffn, hidden))
-    dense = tuple(linear for linear in linears if linear.part != "experts" and linear.gemm)
-    experts = tuple(linear for linear in linears if linear.part == "experts")
+    router = tuple(linear for linear in linears if linear.part == "router")
+    shared = tuple(linear for linear in linears if linear.part == "shared_experts")
 
     def around(columns: Columns) -> tuple[Operator, ...]:
         tokens, tp = columns["tokens"], columns["tp"]
-        names = {"router": "router", "shared_experts": "shared experts"}
-        products = tuple(
-            projection(linear, names[linear.part], tokens, tp, precision) for linear in dense
+        routes = products(router, "router", tokens, tp, precision)
+        moved = tokens * (4 * ACTIVATION_BYTES * hidden + 4.0 * ffn.num_experts)
+        routing = memory("routing", "router", moved, ROUTING_KERNELS)
+        if not shared:
+            return (*routes, routing)
+        matmuls = products(shared, "shared experts", tokens, tp, precision)
+        size = shards(ffn.shared_intermediate_size, tp)
+        activation = memory(
+            "shared_activation", "shared experts", 3 * ACTIVATION_BYTES * tokens * size
         )
-        norms = memory("ffn_norms", "norms", 4 * ACTIVATION_BYTES * tokens * hidden)
-        permute = ACTIVATION_BYTES * tokens / tp * hidden * 2 * ffn.num_experts_per_token
-        return (*products, norms, memory("permute", "router", permute, ROUTING_KERNELS))
+        return (*routes, routing, *matmuls, activation)
 
     def routed(columns: Columns) -> tuple[Operator, ...]:
-        all_tokens = columns["tokens"] * columns["dp"] * columns["cp"]
-        return tuple(_expert_gemms(experts, ffn, model, columns, all_tokens))
+        return _routed(linears, ffn, model, columns)
 
     def exchange(columns: Columns) -> tuple[Operator, ...]:
         return _exchange(ffn, hidden, columns)
@@ -94,43 +100,42 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
     )
 
 
-def _expert_gemms(
-    experts: tuple[Linear, ...],
-    ffn: MoeFfn,
-    model: ModelSpec,
-    columns: Columns,
-    all_tokens: Floats,
-) -> list[Operator]:
+def _routed(
+    linears: tuple[Linear, ...], ffn: MoeFfn, model: ModelSpec, columns: Columns
+) -> tuple[Operator, ...]:
+    """Products of the hottest expert rank over the experts that it touches, and what moves rows to
+    and from them: 16-bit rows of all its pairs, whole on each of an expert's etp parts."""
     ep, etp = columns["ep"], columns["etp"]
-    local = np.ceil(ffn.num_experts / ep)
-    hottest = np.where(ep > 1, columns["imbalance"], 1.0)
-    per_token = ffn.num_experts_per_token
-    pairs = np.minimum(all_tokens * per_token / ep * hottest, all_tokens * per_token)
-    touched = touched_experts(1.0, per_token, ffn.num_experts, all_tokens) * local
-    touched = np.maximum(np.minimum(touched, pairs), np.minimum(1.0, pairs))
-    rows = np.maximum(pairs, touched * ROW_TILE / 2)
+    tokens = columns["tokens"] * columns["dp"] * columns["cp"]
+    every = tokens * ffn.num_experts_per_token
+    pairs = np.minimum(every / ep * np.where(ep > 1, columns["imbalance"], 1.0), every)
+    rows = np.minimum(pairs * hottest_load(pairs, ep), every)
+    touched = touched_experts(ffn, tokens, ep)
     kind = model.precision.experts
     found = []
-    for linear in experts:
-        inputs, outputs = shard_shape(linear, etp)
-        weights = touched * matrix_bytes(inputs, outputs, kind)
-        moved = weights + ACTIVATION_BYTES * pairs * (inputs + outputs)
+    for together in fused(linear for linear in linears if linear.part == "experts"):
+        name, inputs, outputs = fused_shape(together, etp)
+        weights = sum(shard_bytes(linear, etp, model.precision) for linear in together)
         found.append(
             Operator(
-                linear.name,
+                name,
                 "experts",
                 "grouped_gemm",
                 flops=2.0 * rows * inputs * outputs,
-                bytes=moved,
-                compute=FORMATS[kind].compute,
-                kernels=launches(linear.name, kind),
+                bytes=touched * weights + ACTIVATION_BYTES * rows * (inputs + outputs),
+                format=kind,
                 group_size=ep,
                 m=pairs,
                 n=outputs,
                 k=inputs,
             )
         )
-    return found
+    size = shards(ffn.intermediate_size, etp)
+    moved = ACTIVATION_BYTES * pairs * (4 * model.hidden_size + 3 * size)
+    kernels = MOVING_KERNELS
+    if is_rounded(kind):
+        kernels += ROUNDING_KERNELS[FORMATS[kind].compute]
+    return (*found, memory("expert_rows", "experts", moved, kernels))
 
 
 def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...]:

@@ -4,7 +4,7 @@ between two stages."""
 from __future__ import annotations
 
 from optimizer.operators import attention, ffn
-from optimizer.operators.matrices import projection, tp_inside
+from optimizer.operators.matrices import products, tp_inside
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
@@ -17,6 +17,9 @@ from optimizer.spec.linears import head_linears
 from optimizer.spec.model import ModelSpec
 
 EMBEDDING, HEAD, BOUNDARY = "embedding", "head", "boundary"
+EMBEDDING_KERNELS = 3.0  # inputs of the step, positions, the table itself
+SAMPLING_KERNELS = 6.0  # penalties, temperature, top-k and top-p, softmax, draw, copy to the host
+SAMPLED_BYTES = 12.0  # a logit: 16 bits read, 32 written, read again and its probability kept
 
 
 def lower(model: ModelSpec) -> tuple[Family, ...]:
@@ -33,7 +36,7 @@ def lower(model: ModelSpec) -> tuple[Family, ...]:
         moved = 2 * ACTIVATION_BYTES * columns["tokens"] * hidden
         payload = columns["tokens"] * hidden * ACTIVATION_BYTES
         return (
-            memory("embedding", "embedding", moved),
+            memory("embedding", "embedding", moved, EMBEDDING_KERNELS),
             collective(
                 "embedding_all_reduce",
                 "all_reduce",
@@ -45,11 +48,13 @@ def lower(model: ModelSpec) -> tuple[Family, ...]:
         )
 
     def head(columns: Columns) -> tuple[Operator, ...]:
-        matrix = head_linears(model)[0]
+        matrix = head_linears(model)[:1]
         logits, tp = columns["logits"], columns["tp"]
         payload = logits * model.vocab_size / tp * ACTIVATION_BYTES
+        sampled = SAMPLED_BYTES * logits * model.vocab_size
         return (
-            projection(matrix, "head", logits, tp, model.precision),
+            *products(matrix, "head", logits, tp, model.precision),
+            memory("sampling", "head", sampled, SAMPLING_KERNELS),
             collective("logits_all_gather", "all_gather", "tp", payload, tp, tp_inside(columns)),
         )
 

@@ -1,13 +1,26 @@
-"""Shards of the matrices in spec.linears: the shape and the bytes that one rank holds."""
+"""Shards of the matrices in spec.linears, and the products that engines make of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
-from optimizer.operators.operator import Columns, Floats, Operator, gemm, shards
+from optimizer.operators.operator import (
+    ACTIVATION_BYTES,
+    Columns,
+    Floats,
+    Operator,
+    memory,
+    shards,
+)
 from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.linears import Linear
 from optimizer.spec.model import Precision
+
+# Kernels of a matrix product where they are not one: the latent's up-projection is absorbed into
+# the queries and into the output (mla); a shard of the head is converted for the sampler.
+PRODUCT_KERNELS = {"kv_b_proj": 2.0, "head": 2.0}
 
 
 def format_of(linear: Linear, precision: Precision) -> Format:
@@ -46,41 +59,62 @@ def shard_bytes(linear: Linear, degree: Floats, precision: Precision) -> Floats:
     return total
 
 
-# Matrices that every engine multiplies together with a neighbour that reads the same input.
-FUSED = frozenset(
-    [
-        "k_proj",
-        "v_proj",
-        "kv_a_proj",
-        "z_proj",
-        "ba_proj",
-        "indexer_k_proj",
-        "indexer_weights",
-        "gate",
-        "shared_gate",
-        "expert_gate",
-    ]
-)
+def fused(linears: Iterable[Linear]) -> tuple[tuple[Linear, ...], ...]:
+    """Matrices that engines multiply as one: same format, same input, same split."""
+    found: dict[tuple[object, ...], list[Linear]] = {}
+    for linear in linears:
+        if linear.gemm:
+            key = (linear.part, linear.inputs, linear.split, linear.copies)
+            found.setdefault(key, []).append(linear)
+    return tuple(tuple(each) for each in found.values())
 
 
-def launches(name: str, kind: Format) -> float:
-    """Kernels that one matrix product starts: none when fused, one more to quantise its input in
-    blocks (Hopper and Blackwell kernels of vLLM, SGLang and TensorRT-LLM)."""
-    if name in FUSED:
-        return 0.0
-    quantised = FORMATS[kind].compute in ("fp8", "fp4") and FORMATS[kind].block_in > 0
-    return 2.0 if quantised else 1.0
+def fused_shape(linears: Sequence[Linear], degree: Floats) -> tuple[str, Floats, Floats]:
+    """(name, inputs, outputs) of the product of one rank: outputs stand side by side."""
+    shapes = [shard_shape(linear, degree) for linear in linears]
+    name = "+".join(linear.name for linear in linears)
+    return name, shapes[0][0], sum(outputs for _, outputs in shapes) + 0.0 * degree
 
 
-def projection(
-    linear: Linear, group: str, tokens: Floats, degree: Floats, precision: Precision
-) -> Operator:
-    """The matrix product of one shard with `tokens` rows."""
-    inputs, outputs = shard_shape(linear, degree)
-    kind = format_of(linear, precision)
-    weights = shard_bytes(linear, degree, precision)
-    compute, kernels = FORMATS[kind].compute, launches(linear.name, kind)
-    return gemm(linear.name, group, tokens, outputs, inputs, weights, compute, kernels)
+def products(
+    linears: Iterable[Linear], group: str, tokens: Floats, degree: Floats, precision: Precision
+) -> tuple[Operator, ...]:
+    """The matrix products of one shard with `tokens` rows, and what quantises their inputs.
+
+    2 m n k operations; weights, inputs and outputs cross HBM once. Inputs of block-scaled 8- and
+    4-bit products are rounded by a kernel of their own (16 bits in, 8 out), once an input.
+    """
+    found, rounded = [], {}
+    for together in fused(linears):
+        name, inputs, outputs = fused_shape(together, degree)
+        kind = format_of(together[0], precision)
+        weights = sum(shard_bytes(linear, degree, precision) for linear in together)
+        found.append(
+            Operator(
+                name,
+                group,
+                "gemm",
+                flops=2.0 * tokens * outputs * inputs,
+                bytes=weights + ACTIVATION_BYTES * tokens * (inputs + outputs),
+                format=kind,
+                kernels=PRODUCT_KERNELS.get(name, 1.0),
+                m=tokens,
+                n=outputs,
+                k=inputs,
+            )
+        )
+        if is_rounded(kind):
+            rounded[together[0].inputs, together[0].split == "inputs"] = inputs
+    if rounded:
+        moved = 3.0 * tokens * sum(rounded.values())
+        name = f"{group.replace(' ', '_')}_rounding"
+        found.append(memory(name, group, moved, kernels=float(len(rounded))))
+    return tuple(found)
+
+
+def is_rounded(kind: Format) -> bool:
+    """Whether a product in this format takes inputs in block-scaled 8 or 4 bits."""
+    return FORMATS[kind].compute in ("fp8", "fp4") and FORMATS[kind].block_in > 0
 
 
 def tp_inside(columns: Columns) -> Floats:

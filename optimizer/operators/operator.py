@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.spec.cluster import ComputeType
+from optimizer.spec.formats import Format
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, Floats]
@@ -38,9 +38,10 @@ ACTIVATION_BYTES = 2.0  # hidden states travel and rest in 16 bits in every engi
 class Operator:
     """One operator of one rank; every array has the shape [n] of the columns it was lowered for.
 
-    flops and bytes are one rank's arithmetic and HBM traffic; m, n, k its matrix shape (0 where it
-    has none); payload_bytes what one rank contributes to a collective over group_size ranks, of
-    which `inside` share a domain. A grouped GEMM's group_size is the ranks that share the experts.
+    flops and bytes are one rank's arithmetic and HBM traffic; format is what its matrices are kept
+    in; m, n, k its matrix shape (0 where it has none); payload_bytes what one rank contributes to a
+    collective over group_size ranks, of which `inside` share a domain. A grouped GEMM's m are the
+    token-expert pairs of one of the group_size ranks that share the experts.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Operator:
     kind: Kind
     flops: Floats
     bytes: Floats
-    compute: ComputeType = "bf16"
+    format: Format = "bf16"
     kernels: float = 1.0
     m: Floats | float = 0.0
     n: Floats | float = 0.0
@@ -67,32 +68,6 @@ class Family:
     part: str  # a layer type's name, "embedding", "head" or "boundary"
     depends: tuple[str, ...]
     build: Callable[[Columns], tuple[Operator, ...]]
-
-
-def gemm(
-    name: str,
-    group: str,
-    m: Floats,
-    n: Floats,
-    k: Floats,
-    weight_bytes: Floats,
-    compute: ComputeType,
-    kernels: float = 1.0,
-) -> Operator:
-    """m x k by k x n: 2 m n k operations; weights, input and output each cross HBM once. kernels
-    is 0 for a matrix that engines fuse into its neighbour's product."""
-    return Operator(
-        name,
-        group,
-        "gemm",
-        flops=2.0 * m * n * k,
-        bytes=weight_bytes + ACTIVATION_BYTES * (m * k + m * n),
-        compute=compute,
-        kernels=kernels,
-        m=m,
-        n=n,
-        k=k,
-    )
 
 
 def memory(name: str, group: str, moved_bytes: Floats, kernels: float = 1.0) -> Operator:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 from optimizer.verify.document import Json, degrees, number
 from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal, rounding
-from optimizer.verify.matrices import Matrix
 from optimizer.verify.memory import expert_pairs
 from optimizer.verify.products import attention_flops, shapes
 from optimizer.verify.tables import part_counts, tables
 
 NO_PRODUCT = ("m", "n", "k", "flops")  # 0 for memory traffic and collectives
-TILE_ROWS = 16  # a grouped product may compute so many rows for an expert that has a token
+SPREADS = 4.0  # standard deviations by which the hottest rank's pairs may exceed their mean
 
 
 def arithmetic(plan: Json) -> Iterator[Outcome]:
@@ -42,15 +42,15 @@ def _part(
                 )
     for at, point in enumerate(grid):
         for listed, due in ((products, common), (grouped, experts)):
-            found = sorted([row["n"][at], row["k"][at]] for row in listed)
-            shaped = sorted([matrix.outputs, matrix.inputs] for matrix in due)
+            found = _multiplied((row["k"][at], row["n"][at]) for row in listed)
+            shaped = _multiplied((matrix.inputs, matrix.outputs) for matrix in due)
             yield equal(f"shapes at point {at}", found, shaped)
         tokens = number(point["sequences" if part == "head" else "tokens"])
         for row in products:
             yield from _product(row, at, tokens)
         for row in grouped:
             pairs = expert_pairs(plan, layer["ffn"], layout, tokens)
-            yield from _grouped_product(row, at, pairs, experts[0])
+            yield from _grouped_product(row, at, pairs)
         if layer is not None:
             flops = sum(number(row["flops"][at]) for row in attention)
             derived = attention_flops(layer["attention"], point, layout["tp"])
@@ -65,11 +65,19 @@ def _product(row: Json, at: int, tokens: float) -> Iterator[Outcome]:
     yield equal(f"{row['name']} flops at point {at}, 2 m n k", flops, derived, off)
 
 
-def _grouped_product(row: Json, at: int, pairs: float, expert: Matrix) -> Iterator[Outcome]:
-    """Each expert that has a token may compute a whole tile of rows."""
+def _multiplied(shapes: Iterable[tuple[float, float]]) -> list[list[float]]:
+    """Columns that inputs of each width are multiplied with: products of one input may be one."""
+    found: dict[float, float] = {}
+    for inputs, outputs in shapes:
+        found[inputs] = found.get(inputs, 0) + outputs
+    return sorted([inputs, outputs] for inputs, outputs in found.items())
+
+
+def _grouped_product(row: Json, at: int, pairs: float) -> Iterator[Outcome]:
+    """The hottest rank draws more than its mean share when tokens pick experts at random."""
     m, flops = number(row["m"][at]), number(row["flops"][at])
     yield equal(f"{row['name']} m at point {at}", m, pairs, ROUNDING)
     row_flops = 2 * row["n"][at] * row["k"][at]
-    least, most = m * row_flops, max(m, TILE_ROWS * min(expert.copies, m + 1)) * row_flops
+    least, most = m * row_flops, (m + SPREADS * math.sqrt(m)) * row_flops
     ok = least * (1 - ROUNDING) <= flops <= most * (1 + ROUNDING)
     yield ok, f"{row['name']} at point {at}: {flops:.6g} flops of {least:.6g} to {most:.6g}"

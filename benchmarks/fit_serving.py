@@ -1,0 +1,121 @@
+"""Fits the constants of the serving model and writes configs/calibration/default.yaml.
+
+    python benchmarks/fit_serving.py [benchmarks/data/serving.csv]
+
+Interval widths and the errors that the file states come from runs of models left out of the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from optimizer.cost.calibration import Calibration, Constants, load_calibration
+from optimizer.cost.fitting import PRIORS, calibrated, fit, held_out
+from optimizer.evaluation import measured_runs
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "configs" / "calibration" / "default.yaml"
+ROWS = ROOT / "benchmarks" / "data" / "serving.csv"
+HEADER = """\
+# Constants of the pricers and of the steady state, written by benchmarks/fit_serving.py. Each is
+# a physical quantity; a GPU generation's or an engine's own value stands in for the common one.
+# None is keyed by model.
+"""
+
+
+def fitted(rows: pd.DataFrame, base: Calibration) -> Calibration:
+    """The base with constants, errors and interval widths of these rows."""
+    runs = measured_runs(rows, base)
+    labels = rows["model"].astype(str).to_numpy()[runs.members].tolist()
+    values = fit(runs.prepared, runs.ttft_s, runs.tpot_s, base)
+    left = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base)
+    errors, widths = {}, {}
+    for name, found, measured in (
+        ("tpot", left.tpot_s, runs.tpot_s),
+        ("ttft", left.ttft_s, runs.ttft_s),
+    ):
+        far = np.abs(found / measured - 1)
+        errors[name] = (round(float(far.mean()), 3), round(float(np.median(far)), 3))
+        widths[name] = round(float(np.quantile(np.abs(np.log(found / measured)), 0.8)), 2)
+    newest = rows["measured_on"].dropna().max()
+    return calibrated(base, values).model_copy(
+        update={
+            "source": f"{len(labels):,} measured runs of vLLM, SGLang and TensorRT-LLM "
+            "(benchmarks/data/serving.csv), suspects aside",
+            "rows": len(labels),
+            "date": str(newest),
+            "error": errors,
+            "interval": base.interval.model_copy(update=widths),
+        }
+    )
+
+
+def text(found: Calibration) -> str:
+    """The file: every constant with what it means, where it is a stated one and not fitted."""
+    names = set(PRIORS)
+    lines = [HEADER.rstrip(), f"name: {found.name}", f'source: "{found.source}"']
+    lines += [f"date: {found.date}", f"rows: {found.rows}"]
+    lines += [
+        "error:                              # absolute, leaving one model out: mean and median"
+    ]
+    lines += [f"  {name}: [{pair[0]}, {pair[1]}]" for name, pair in found.error.items()]
+    lines += ["constants:"]
+    for name in Constants._fields:
+        stated = "" if name in names else " (stated)"
+        lines.append(f"  {f'{name}: {found.constants[name]:.3g}':<34}# {MEANINGS[name]}{stated}")
+    for table in ("generations", "engines"):
+        lines.append(f"{table}:")
+        for key, own in getattr(found, table).items():
+            cells = ", ".join(f"{name}: {value:.3g}" for name, value in own.items())
+            lines.append(f"  {key}: {{{cells}}}")
+    return "\n".join(lines) + "\n"
+
+
+MEANINGS = {
+    "memory_efficiency": "of the datasheet's bandwidth: weights and element-wise work",
+    "cache_memory_efficiency": "KV cache and states",
+    "gemm_efficiency": "of the dense 16-bit peak: matrix products and attention",
+    "grouped_gemm_efficiency": "of wide experts",
+    "fp8_efficiency": "what 8-bit products reach of their peak, over what 16-bit ones reach",
+    "block_fp8_efficiency": "the same of 8 bits with scaled blocks, on top",
+    "narrow_columns": "shards of so many columns reach half of a wide expert's rate",
+    "kernel_s": "start of one kernel",
+    "collective_s": "start of an all-reduce; half of it of any other collective",
+    "collective_doubling_s": "and for each doubling of its ranks",
+    "ring_step_s": "each of 2 (p - 1) steps of a large all-reduce",
+    "link_efficiency": "of the links' bandwidth",
+    "sequence_s": "host work of a step for each running sequence",
+    "prefill_work": "of the others' prefills: the share that interrupts decoding",
+    "first_wave": "share of the other requests that arrive in the same instant",
+    "lockstep": "share of the others that stay in step where prefills go first",
+    "lockstep_tokens": "output tokens over which that fades by e",
+    "ttft_base_s": "before a request is scheduled at all",
+}
+
+
+def kept(document: dict[str, object]) -> str:
+    """The parts of the file that no run decides, as they are."""
+    parts = {name: document[name] for name in ("memory", "interval", "percentiles")}
+    return yaml.safe_dump(parts, sort_keys=False, default_flow_style=None, width=120)
+
+
+def main() -> None:
+    """Fits, prints what was found, writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="?", type=Path, default=ROWS)
+    rows = pd.read_csv(parser.parse_args().rows)
+    found = fitted(rows[rows["suspect"].isna()].reset_index(drop=True), load_calibration())
+    document = found.model_dump(mode="json")
+    TARGET.write_text(text(found) + kept(document), encoding="utf-8")
+    own = sum(map(len, found.generations.values())) + sum(map(len, found.engines.values()))
+    print(f"{len(PRIORS)} constants fitted on {found.rows:,} rows; {own} are an engine's or a GPU")
+    print(f"generation's own. Leaving one model out: {found.error}, widths {found.interval}")
+
+
+if __name__ == "__main__":
+    main()

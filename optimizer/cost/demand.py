@@ -1,0 +1,152 @@
+"""What an operator asks of a device, in seconds at the datasheet's rates: no constant of the
+calibration stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from optimizer.operators import Floats, Operator
+from optimizer.spec.cluster import Cluster, ComputeType, Gpu, Link
+from optimizer.spec.formats import FORMATS, Format
+
+Column = Floats | float
+RING_BYTES = 2.0**20  # payload at which an all-reduce is half one-shot, half ring
+
+
+class Device(NamedTuple):
+    """What a rank runs on: its GPU, and its share of the links inside and between domains."""
+
+    gpu: Gpu
+    inside: Link
+    between: Link
+
+    @classmethod
+    def of(cls, cluster: Cluster, pool: int) -> Device:
+        chosen = cluster.pools[pool]
+        return cls(chosen.gpu, chosen.intra_node, chosen.inter_node)
+
+    def compute(self, kind: Format) -> ComputeType:
+        """What multiplies matrices of this format here: what the GPU has no rate for runs in 16
+        bits, and MXFP4 meets 8-bit inputs on Blackwell (gpt-oss kernels of vLLM and
+        TensorRT-LLM)."""
+        wanted = FORMATS[kind].compute
+        if kind == "mxfp4" and self.gpu.generation == "blackwell":
+            wanted = "fp8"
+        is_low = wanted in ("fp8", "fp4", "int8")
+        return "bf16" if is_low and wanted not in self.gpu.flops_per_s else wanted
+
+
+class Work(NamedTuple):
+    """An operator that computes: seconds at the peak and at the memory's bandwidth, kernels that it
+    starts; 1 or 0 whether it multiplies in 8 bits and whether in scaled blocks of them; the
+    narrower side of its matrices."""
+
+    arithmetic_s: Column
+    memory_s: Column
+    kernels: Column
+    eight: Column
+    blocks: Column
+    side: Column
+
+
+class Transfer(NamedTuple):
+    """A collective: times that it starts, doublings of the ranks that each start tells, seconds on
+    the wire and of hops between domains, and steps round a ring."""
+
+    starts: Column
+    doublings: Column
+    wire_s: Column
+    hops_s: Column
+    rounds: Column
+
+
+def work(operator: Operator, device: Device) -> Work:
+    """Operations and bytes over the datasheet's rates."""
+    gpu, compute = device.gpu, device.compute(operator.format)
+    eight = float(compute == "fp8" and "fp8" in gpu.flops_per_s)
+    busy = operator.flops + operator.bytes > 0
+    return Work(
+        operator.flops / gpu.peak_flops_per_s(compute),
+        operator.bytes / gpu.memory_bandwidth_bytes_per_s,
+        np.where(busy, operator.kernels, 0.0),
+        eight,
+        eight * (operator.format == "fp8_block"),
+        np.maximum(np.minimum(operator.n, operator.k), 1.0),
+    )
+
+
+def _transfer(
+    moved: Floats,
+    starts: Column,
+    ranks: Floats,
+    wire_s: Floats,
+    hops_s: Column,
+    rounds: Column = 0.0,
+) -> Transfer:
+    """A transfer where anything moves, nothing elsewhere."""
+    there = np.where(moved > 0, 1.0, 0.0)
+    begun = there * starts
+    return Transfer(begun, begun * np.log2(ranks), there * wire_s, there * hops_s, there * rounds)
+
+
+def _hierarchy(operator: Operator, device: Device, whole_bytes: Floats) -> tuple[Floats, Floats]:
+    """(seconds on the wire, of hops) of one direction of a ring on two tiers: (p-1)/p of the bytes
+    inside a domain, then (k-1)/k of 1/p of them between domains (Thakur et al., 2005)."""
+    size, inside = np.asarray(operator.group_size), np.asarray(operator.inside)
+    domains = np.ceil(size / inside)
+    near = (inside - 1) / inside * whole_bytes / device.inside.bandwidth_bytes_per_s
+    far = (domains - 1) / domains * whole_bytes / inside / device.between.bandwidth_bytes_per_s
+    return near + far, np.ceil(np.log2(domains)) * device.between.latency_s
+
+
+def all_reduce(operator: Operator, device: Device) -> Transfer:
+    """Reduce-scatter and all-gather inside each domain around an all-reduce between domains, in one
+    kernel; small payloads go in one shot, large ones round a ring of 2 (p - 1) steps."""
+    payload, size = np.asarray(operator.payload_bytes), np.asarray(operator.group_size)
+    inside = np.asarray(operator.inside)
+    wire_s, hops_s = _hierarchy(operator, device, payload)
+    rounds = 2.0 * (inside - 1) * payload / (payload + RING_BYTES)
+    return _transfer((size - 1) * payload, 1.0, inside, 2.0 * wire_s, 2.0 * hops_s, rounds)
+
+
+def all_gather(operator: Operator, device: Device) -> Transfer:
+    """Every rank ends with all payloads; payload is one rank's share. A reduce-scatter is the same
+    ring, run backwards."""
+    payload, size = np.asarray(operator.payload_bytes), np.asarray(operator.group_size)
+    wire_s, hops_s = _hierarchy(operator, device, payload * size)
+    return _transfer((size - 1) * payload, 0.5, np.asarray(operator.inside), wire_s, hops_s)
+
+
+def all_to_all(operator: Operator, device: Device) -> Transfer:
+    """Each rank sends payload x (n - 1)/n, the part to other domains over the slower links."""
+    payload, size = np.asarray(operator.payload_bytes), np.asarray(operator.group_size)
+    inside = np.asarray(operator.inside)
+    near = payload * (inside - 1) / size / device.inside.bandwidth_bytes_per_s
+    far = payload * np.maximum(size - inside, 0) / size / device.between.bandwidth_bytes_per_s
+    hops_s = np.where(size > inside, device.between.latency_s, 0.0)
+    return _transfer((size - 1) * payload, 0.5, size, np.maximum(near, far), hops_s)
+
+
+def send_recv(operator: Operator, device: Device) -> Transfer:
+    """One payload to the next stage."""
+    payload, near = np.asarray(operator.payload_bytes), np.asarray(operator.inside) >= 2
+    inside = payload / device.inside.bandwidth_bytes_per_s
+    between = payload / device.between.bandwidth_bytes_per_s
+    hops_s = np.where(near, device.inside.latency_s, device.between.latency_s)
+    return _transfer(payload, 0.5, payload * 0.0 + 1.0, np.where(near, inside, between), hops_s)
+
+
+DEMANDS: Mapping[str, Callable[[Operator, Device], Work | Transfer]] = {
+    "gemm": work,
+    "grouped_gemm": work,
+    "attention": work,
+    "memory": work,
+    "all_reduce": all_reduce,
+    "all_gather": all_gather,
+    "reduce_scatter": all_gather,
+    "all_to_all": all_to_all,
+    "send_recv": send_recv,
+}

@@ -1,0 +1,133 @@
+"""Layouts priced as they ran: what fits beside the weights, the steps, and the steady state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.cost.calibration import Calibration, Constants, EngineMemory
+from optimizer.cost.demand import Device
+from optimizer.cost.memory import layout_bytes, mean_cache_bytes
+from optimizer.cost.price import step_seconds
+from optimizer.cost.serving import Prefill, ServingTimes, decode_cycle, serving_times
+from optimizer.cost.stages import stage_total
+from optimizer.operators import Columns, Floats, lower
+from optimizer.spec.model import ModelSpec
+
+CHUNK = 8192  # prefill tokens of one step, the engines' usual --max-num-batched-tokens
+
+
+class Given(NamedTuple):
+    """Runs of one model on one device under one engine; columns tp, dp, ep, etp, span of the
+    layouts, input_len, output_len, concurrency (of one replica), all float64 [n]."""
+
+    model: ModelSpec
+    device: Device
+    engine: str
+    columns: Columns
+
+
+class Residence(NamedTuple):
+    """What the fullest GPU holds, and how many requests that serves [n]."""
+
+    weight_bytes: Floats
+    reserve_bytes: Floats  # activations, sampler, context, communication
+    sequence_bytes: Floats  # cache of one request in the middle of its answer
+    resident: Floats  # whole requests that a replica has room for at the engine's default share
+    running: Floats  # requests of a rank that decode at once, the share tuned; 1 at least
+    feasible: NDArray[np.bool_]  # where weights, the least reserve and one whole request fit
+
+
+def residence(given: Given, memory: EngineMemory) -> Residence:
+    """Cache = usable x utilisation - weights - reserve, as vLLM reports it.
+
+    The reserve is vLLM's: context, communication, and the sampler's warm-up over a full batch of
+    logits, which is larger than any layer's activations. Who runs near the limit raises the share:
+    tuned_share of what is left beside the least reserve serves in any case.
+    """
+    columns, gpu = given.columns, given.device.gpu
+    tp, ones = columns["tp"], np.ones_like(columns["tp"])
+    held = layout_bytes(given.model, {**columns, "cp": ones, "pp": ones}, 1)
+    layers = {name: layer.dense + layer.experts for name, layer in held.layers.items()}
+    weights: Floats = stage_total(given.model, layers, held.first, held.last)
+    logits = memory.sampler_sequences * given.model.vocab_size
+    reserve = memory.context_bytes + np.where(tp > 1, memory.communication_bytes, 0.0)
+    reserve = reserve + memory.sampler_bytes_per_logit * logits
+    usable = memory.usable * gpu.memory_bytes
+    room = usable * memory.utilisation - weights - reserve
+    most = usable - weights - memory.least_reserve_bytes
+    middle = columns["input_len"] + columns["output_len"] / 2
+    a_sequence = mean_cache_bytes(given.model, middle, tp)
+    whole = mean_cache_bytes(given.model, columns["input_len"] + columns["output_len"], tp)
+    return Residence(
+        weights,
+        reserve,
+        a_sequence,
+        np.maximum(room, 0.0) / whole * columns["dp"],
+        np.maximum(np.maximum(room, memory.tuned_share * most) / a_sequence, 1.0),
+        most >= whole,
+    )
+
+
+def running_and_waiting(given: Given, room: Floats) -> tuple[Floats, Floats]:
+    """(requests of a rank that decode at once, those that queue for the cache in turns of it)."""
+    wanted = np.maximum(given.columns["concurrency"] / given.columns["dp"], 1.0)
+    return np.minimum(wanted, room), np.maximum(wanted / room - 1.0, 0.0)
+
+
+def steps(given: Given, running: Floats) -> dict[str, Columns]:
+    """The columns of a prefill step of one request and of a decode step."""
+    columns, ones = given.columns, np.ones_like(running)
+    length = columns["input_len"]
+    shared = {**columns, "cp": ones, "pp_inside": ones, "imbalance": ones}
+    chunk = {"tokens": length / chunks(given), "context": (length + 1) / 2}
+    batch = {"tokens": running, "context": length + columns["output_len"] / 2}
+    return {
+        "prefill": {**shared, **chunk, "sequences": ones, "logits": ones},
+        "decode": {**shared, **batch, "sequences": running, "logits": running},
+    }
+
+
+def chunks(given: Given) -> Floats:
+    """Steps that one prompt takes."""
+    found: Floats = np.ceil(given.columns["input_len"] / CHUNK)
+    return found
+
+
+def steady_state(
+    given_columns: Columns,
+    steps_of_prompt: Floats,
+    running: Floats,
+    waiting: Floats,
+    prefill_s: Floats,
+    decode_s: Floats,
+    constants: Constants,
+) -> ServingTimes:
+    """TTFT and TPOT from the seconds of the two steps; one stage."""
+    alone = steps_of_prompt * prefill_s
+    dp, tp = given_columns["dp"], given_columns["tp"]
+    cycle = decode_cycle(decode_s, running, dp, tp, constants)
+    output_len = given_columns["output_len"]
+    return serving_times(cycle, Prefill(alone, alone), running, waiting, output_len, constants)
+
+
+def price_given(given: Given, held: Residence, calibration: Calibration) -> ServingTimes:
+    """TTFT, TPOT and request seconds of every run [n]."""
+    running, waiting = running_and_waiting(given, held.running)
+    constants = calibration.constants_of(given.engine, given.device.gpu.generation)
+    families, pp = lower(given.model), np.ones(len(running), dtype=np.int64)
+    seconds = {
+        phase: step_seconds(given.model, families, columns, pp, given.device, constants).total_s
+        for phase, columns in steps(given, running).items()
+    }
+    return steady_state(
+        given.columns,
+        chunks(given),
+        running,
+        waiting,
+        seconds["prefill"],
+        seconds["decode"],
+        constants,
+    )
