@@ -35,16 +35,20 @@ def fitted(rows: pd.DataFrame, base: Calibration) -> Calibration:
     values = fit(runs.prepared, runs.ttft_s, runs.tpot_s, base)
     left = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base)
     errors, widths = {}, {}
-    for name, found, measured in (
+    for name, seconds, measured in (
         ("tpot", left.tpot_s, runs.tpot_s),
         ("ttft", left.ttft_s, runs.ttft_s),
     ):
-        far = np.abs(found / measured - 1)
+        far = np.abs(seconds / measured - 1)
         errors[name] = (round(float(far.mean()), 3), round(float(np.median(far)), 3))
-        widths[name] = round(float(np.quantile(np.abs(np.log(found / measured)), 0.8)), 2)
+        widths[name] = round(float(np.quantile(np.abs(np.log(seconds / measured)), 0.8)), 2)
     newest = rows["measured_on"].dropna().max()
-    return calibrated(base, values).model_copy(
+    found = calibrated(base, values)
+    bases = [found.engines[engine]["ttft_base_s"] for engine in ("vllm", "sglang", "trtllm")]
+    unknown = {"ttft_base_s": float(np.exp(np.mean(np.log(bases))))}
+    return found.model_copy(
         update={
+            "engines": {**found.engines, "any": unknown},
             "source": f"{len(labels):,} measured runs of vLLM, SGLang and TensorRT-LLM "
             "(benchmarks/data/serving.csv), suspects aside",
             "rows": len(labels),

@@ -163,7 +163,7 @@ def test_the_limit_offered_is_the_least_of_two_digits_that_works() -> None:
     change = of_kind(refusal_of("percentile"), "tpot").changes[0]
     offered = getattr(change.job.workload, "tpot").value_s  # noqa: B009
     assert f"{offered * 1e3:.0f} ms (p99)" in change.text
-    less = with_limit(hopeless("percentile"), "tpot", (offered - 1e-3) / 8e-3)
+    less = with_limit(hopeless("percentile"), "tpot", (offered - 1.2e-3) / 8e-3)
     assert has_plan(change.job)
     assert not has_plan(less.job)
 

@@ -50,7 +50,7 @@ def test_an_explanation_shows_memory_limits_and_differences(plans: Plans) -> Non
 
 
 def test_why_finds_the_limit_under_which_a_layout_wins(job: Job, plans: Plans) -> None:
-    answer = why(job.cluster, job.model, job.workload, "TP8")
+    answer = why(job.cluster, job.model, job.workload, "canonical:ETP4-TP4-x2")
     assert answer.named is not None
     found = {even.setting.name: even for even in answer.break_evens}
     even = found["TPOT limit"]
@@ -60,7 +60,7 @@ def test_why_finds_the_limit_under_which_a_layout_wins(job: Job, plans: Plans) -
     before = job.workload.model_copy(
         update={"tpot": job.workload.tpot.model_copy(update={"value_s": even.value * 1.05})}
     )
-    assert optimize(job.cluster, job.model, before, top=1).best.name != "TP8"
+    assert optimize(job.cluster, job.model, before, top=1).best.name != "ETP4-TP4-x2"
 
 
 def test_why_says_that_nothing_in_range_helps_and_names_the_range(job: Job) -> None:
