@@ -65,7 +65,7 @@ def test_why_finds_the_limit_under_which_a_layout_wins(job: Job, plans: Plans) -
 
 def test_why_says_that_nothing_in_range_helps_and_names_the_range(job: Job) -> None:
     text = why(job.cluster, job.model, job.workload, "TP8").text()
-    assert "TTFT limit: nothing in range (125 ms to 32,000 ms)" in text
+    assert "TPOT limit: nothing in range (2.5 ms to 640 ms)" in text
 
 
 def test_why_names_both_numbers_of_a_layout_that_cannot_run(job: Job) -> None:
