@@ -109,5 +109,6 @@ def show(value: float, dimension: Dimension) -> str:
 
 
 def number(value: float) -> str:
-    """Whole numbers whole, others to six digits."""
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:,.6g}"
+    """Whole numbers and large ones whole, others to six digits."""
+    whole = 1e5 <= abs(value) < 1e15 or (abs(value) < 1e15 and value == int(value))
+    return f"{value:,.0f}" if whole else f"{value:,.6g}"

@@ -126,9 +126,7 @@ class Case:
 
     def assumed(self, *keys: str) -> tuple[str, ...]:
         """Assumptions under any of these keys ("moe.*" is all of moe's), written out."""
-        found = (
-            f"{row.key} = {row.value}"
-            for row in self.assumptions
-            if any(fnmatchcase(row.key, key) for key in keys)
-        )
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(f"{row.key} = {row.value}" for row in self.assumed_rows(*keys)))
+
+    def assumed_rows(self, *keys: str) -> list[Assumption]:
+        return [row for row in self.assumptions if any(fnmatchcase(row.key, key) for key in keys)]

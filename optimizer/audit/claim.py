@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, Field
 from optimizer.audit.amounts import Printed, printed
 from optimizer.spec.frozen import Count, Frozen, Name
 
+Value = Annotated[str, Field(min_length=1, max_length=60)]
 Comparison = Literal["equal", "above", "below", "not"]
 Text = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -52,7 +53,7 @@ class Claim(Frozen):
     id: Name | None = None  # by which later claims name it among their terms
     quantity: Name
     component: Name | None = None
-    value: Annotated[str | None, BeforeValidator(_as_text), Field(max_length=60)] = None
+    value: Annotated[Value | None, BeforeValidator(_as_text)] = None
     unit: Name | None = None
     about: bool = False
     comparison: Comparison = "equal"
@@ -73,6 +74,7 @@ class ClaimsFile(Frozen):
 
     case: Name
     hardware: Name
+    gpus: Count | None = None  # of the cluster, in place of the hardware file's
     model: Name
     workload: dict[str, Any] | None = None
     phase: Literal["forward", "serving", "training", "not stated"] = "not stated"

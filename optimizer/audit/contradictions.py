@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from optimizer.audit.amounts import UNITS, printed
+from optimizer.audit.amounts import UNITS, printed, show
 from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.finding import Finding
-from optimizer.audit.own_figures import OWN, Told, terms_of
+from optimizer.audit.own_figures import Told, ratios, terms_of
 from optimizer.audit.quantities.rates import bubble
 
 MILLI = 1e-3
@@ -66,9 +66,18 @@ def components_against_total(case: Case, judged: Sequence[Told]) -> Iterator[Fin
             yield _contradiction(
                 case.name,
                 f"one sum in two units: {told.claim.claim}",
-                f"{text}: {'; '.join(_unit_used(part) for part in parts if part.hits)}; "
-                "figures in different units cannot be added digit by digit",
+                f"{text}: {'; '.join(_unit_used(part) for part in parts if part.hits)}; figures in "
+                f"different units are not added digit by digit: in one unit they come to "
+                f"{show(sum(map(_as_read, parts)), UNITS[str(told.claim.unit)].dimension)}",
             )
+
+
+def _as_read(told: Told) -> float:
+    """A figure in SI by the unit that reproduces it, else at its word."""
+    unit = UNITS[str(told.claim.unit)]
+    read = told.hits[0].unit_reading if told.hits else ""
+    size = next(scale.size for scale in unit.scales if scale.reading == read)
+    return _si(told.claim) / unit.scales[0].size * size
 
 
 def _unit_used(told: Told) -> str:
@@ -80,19 +89,16 @@ def _unit_used(told: Told) -> str:
 
 def ratio_against_terms(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
     """A share is the quotient of the two figures that it is said to be of."""
+    known = {told.claim.id: told for told in judged if told.claim.id}
     for told in _with_figure(judged, "share_of_capacity", "utilisation", "ratio"):
-        if len(told.claim.terms) != 2:
-            continue
-        if not any(
-            OWN in hit.derived.labels or told.claim.quantity == "ratio" for hit in told.hits
-        ):
-            terms = terms_of(told.claim, {each.claim.id or "": each for each in judged})
-            first, second = (term.figure * term.scales[0].size for term in terms)
+        found = ratios(told.claim, known)
+        units = {each.labels[1:] for each in found}
+        if found and not any(hit.derived.labels[1:] in units for hit in told.hits):
             yield _contradiction(
                 case.name,
                 f"ratio against its terms: {told.claim.claim}",
-                f"{terms[0].text} / {terms[1].text} = {100 * first / second:.4g} %, not "
-                f"{told.claim.value} {told.claim.unit}, under no reading of the units",
+                f"{found[0].arithmetic}, not {told.claim.value} {told.claim.unit}, "
+                "under no reading of the units",
             )
 
 

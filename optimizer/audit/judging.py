@@ -26,7 +26,7 @@ def judge(case: Case, claim: Claim, told: Mapping[str, Told]) -> tuple[Finding, 
     admitted = [each for each in answer.derived if each.holds and _pinned(claim, each)]
     hits = sorted(_hits(claim, answer.derived), key=_distance)
     good = [hit for hit in hits if hit.derived in admitted and _unit_pinned(claim, hit)]
-    missing = (*answer.missing, *_decisive(case, quantity))
+    missing = (*answer.missing, *_decisive(case, claim, quantity))
     if not admitted and not missing:
         missing = _no_plan(case)
     verdict, reading = _verdict(claim, good, admitted, missing)
@@ -47,7 +47,7 @@ def judge(case: Case, claim: Claim, told: Mapping[str, Told]) -> tuple[Finding, 
         reading=reading,
         readings=tuple(dict.fromkeys(_named(hit) for hit in (*good, *hits) if _named(hit))),
         missing=missing if verdict == "unverifiable" else (),
-        assumptions=case.assumed(*quantity.rests_on) if quantity.rests_on else (),
+        assumptions=case.assumed(*quantity.keys(claim.component)),
     )
     return finding, Told(claim, verdict, tuple(hits))
 
@@ -59,9 +59,15 @@ def _hits(claim: Claim, derived: Sequence[Derived]) -> Iterator[Hit]:
             if each.value == (claim.value or "true"):
                 yield Hit(each, "")
             continue
+        if not each.holds and not _is_equality(claim):
+            continue  # where a figure comes from explains no bound
         for scale in _scales(claim):
             if _reproduces(claim, each, scale):
                 yield Hit(each, scale.reading)
+
+
+def _is_equality(claim: Claim) -> bool:
+    return claim.comparison == "equal" and claim.figure is not None
 
 
 def _scales(claim: Claim) -> tuple[Scale, ...]:
@@ -144,9 +150,10 @@ def _named(hit: Hit) -> str:
     return "; ".join(part for part in (*hit.derived.departures, hit.unit_reading) if part)
 
 
-def _decisive(case: Case, quantity: Quantity) -> tuple[str, ...]:
+def _decisive(case: Case, claim: Claim, quantity: Quantity) -> tuple[str, ...]:
     """Keys that nobody stated and without which a figure cannot be refuted."""
-    found = tuple(row.key for row in case.assumptions if row.key in quantity.decisive)
+    rests_on = {row.key for row in case.assumed_rows(*quantity.keys(claim.component))}
+    found = tuple(key for key in quantity.decisive if key in rests_on)
     phase = () if case.phase or not quantity.decisive else ("phase",)
     return (*phase, *found) if found else ()
 
@@ -191,8 +198,7 @@ def _arithmetic(
     if chosen is not None:
         parts.append(chosen.arithmetic)
     if verdict in ("refuted", "unverifiable"):
-        others = [each for each in admitted[1:] if not set(each.departures) - set(each.labels[:1])]
-        parts += [each.arithmetic for each in others]
+        parts += [each.arithmetic for each in _first_departures(admitted)]
         if hits:
             first = hits[0]
             parts.append(
@@ -204,4 +210,17 @@ def _arithmetic(
         parts += [f"otherwise: {each.arithmetic}" for each in at_word if each is not chosen]
     if answer.note:
         parts.append(answer.note)
-    return "; ".join(dict.fromkeys(parts)) or "nothing to derive it from"
+    return "\n".join(dict.fromkeys(parts)) or "nothing to derive it from"
+
+
+def _first_departures(admitted: Sequence[Derived]) -> list[Derived]:
+    """Of each way to depart from the claim's word, the readings that go no further than needed."""
+    nearest: dict[str, int] = {}
+    for each in admitted:
+        way = each.departures[0] if each.departures else ""
+        nearest[way] = min(len(each.departures), nearest.get(way, len(each.departures)))
+    return [
+        each
+        for each in admitted
+        if len(each.departures) == nearest[each.departures[0] if each.departures else ""]
+    ]

@@ -51,8 +51,11 @@ def _training(case: Case) -> Iterator[Readiness]:
         for derived in found:
             if derived.labels[1] == where:
                 need, kept = float(derived.value), derived.labels[2]
-                text = f"{need / 1e9:.4g} GB of {limit / 1e9:.4g} GB with {kept}"
-                (limits if need > limit else fitting).append(f"memory: {text}")
+                if need > limit:
+                    over = f"{need / 1e9:.4g} GB needed, {limit / 1e9:.4g} GB allowed"
+                    limits.append(f"memory: {over}, {kept}")
+                else:
+                    fitting.append(f"{need / 1e9:.4g} GB of {limit / 1e9:.4g} GB, {kept}")
         yield Readiness(
             case=case.name,
             strategy=case.strategy,
@@ -60,5 +63,5 @@ def _training(case: Case) -> Iterator[Readiness]:
             reading=where,
             ready=not limits,
             limits=tuple(limits),
-            arithmetic="; ".join(["fits: " + text[8:] for text in fitting]),
+            arithmetic="; ".join(fitting),
         )

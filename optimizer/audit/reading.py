@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from optimizer.audit.amounts import UNITS, printed
@@ -14,12 +14,14 @@ from optimizer.audit.quantities import QUANTITIES, Quantity
 from optimizer.audit.terms import figure_of
 from optimizer.errors import Problem, SpecError
 from optimizer.pipeline import readings
-from optimizer.spec.document import Document
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.document import Document, KeyPath
 from optimizer.spec.draft import Draft
 from optimizer.spec.files import read_document
 from optimizer.spec.presets import locate
-from optimizer.spec.reading import read_cluster, read_model, read_workload
+from optimizer.spec.reading import ModelInput, read_cluster, read_model, read_workload
 from optimizer.spec.wording import nearest
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 
 def read_cases(sources: Sequence[str | Path]) -> list[Case]:
@@ -43,35 +45,21 @@ def read_case(source: str | Path) -> Case:
     spec: ClaimsFile = draft.finish(ClaimsFile, document.data)
     for index, claim in enumerate(spec.claims):
         _check(draft, spec, index, claim)
-    for key in ("hardware", "model"):
-        if key not in document.data:
-            draft.problem((key,), "is missing")
     if draft.problems:
         raise SpecError(*sorted(draft.problems, key=lambda problem: problem.line or 0))
     return _case(draft, document, spec)
 
 
 def _case(draft: Draft, document: Document, spec: ClaimsFile) -> Case:
-    cluster = read_cluster(_beside(document, spec.hardware))
-    found = read_model(_beside(document, spec.model))
-    workload = read_workload(document.under("workload") or found.workload)
+    cluster, found, workload = _specs(draft, document, spec)
     strategy = spec.strategy or found.strategy
     if strategy is None:
         draft.problem(("strategy",), "is missing; write for example EP8_TP2")
-    named: list[tuple[tuple[str | int, ...], str | None]] = [(("strategy",), strategy)]
-    for index, claim in enumerate(spec.claims):
-        changed = claim.change.strategy if claim.change else None
-        named += [
-            (("claims", index, "strategy"), claim.strategy),
-            (("claims", index, "baseline"), claim.baseline),
-            (("claims", index, "change", "strategy"), changed),
-        ]
-    for path, name in named:
-        if name is not None:
-            try:
-                readings(cluster, found.model, name)
-            except SpecError as error:
-                draft.problem(path, error.problems[0].message)
+    for path, name in _strategies(spec, strategy):
+        try:
+            readings(cluster, found.model, name)
+        except SpecError as error:
+            draft.problem(path, error.problems[0].message)
     if draft.problems or strategy is None:
         raise SpecError(*draft.problems)
     phase: Phase | None = None if spec.phase == "not stated" else spec.phase
@@ -83,7 +71,48 @@ def _case(draft: Draft, document: Document, spec: ClaimsFile) -> Case:
     return case
 
 
-def _check_readings(draft: Draft, case: Case, path: tuple[str | int, ...], claim: Claim) -> None:
+def _specs(
+    draft: Draft, document: Document, spec: ClaimsFile
+) -> tuple[Cluster, ModelInput, ForwardWorkload | ServingWorkload]:
+    """What the file names; a name that leads nowhere is a problem of its own key."""
+    cluster = found = workload = None
+    try:
+        cluster = read_cluster(_beside(document, spec.hardware), gpus=spec.gpus)
+    except SpecError as error:
+        _attribute(draft, "hardware", error)
+    try:
+        found = read_model(_beside(document, spec.model))
+        workload = read_workload(document.under("workload") or found.workload)
+    except SpecError as error:
+        _attribute(draft, "model", error)
+    if cluster is None or found is None or workload is None:
+        raise SpecError(*draft.problems)
+    return cluster, found, workload
+
+
+def _attribute(draft: Draft, key: str, error: SpecError) -> None:
+    for problem in error.problems:
+        if problem.file is None:
+            draft.problem((key,), problem.message)
+        else:
+            draft.problems.append(problem)
+
+
+def _strategies(spec: ClaimsFile, strategy: str | None) -> Iterator[tuple[KeyPath, str]]:
+    """Every strategy that a file names, and where."""
+    if strategy is not None:
+        yield ("strategy",), strategy
+    for index, claim in enumerate(spec.claims):
+        here = ("claims", index)
+        if claim.strategy is not None:
+            yield (*here, "strategy"), claim.strategy
+        if claim.baseline is not None:
+            yield (*here, "baseline"), claim.baseline
+        if claim.change is not None and claim.change.strategy is not None:
+            yield (*here, "change", "strategy"), claim.change.strategy
+
+
+def _check_readings(draft: Draft, case: Case, path: KeyPath, claim: Claim) -> None:
     """A reading that a claim states must be one that its quantity has."""
     if not claim.reading:
         return
@@ -127,6 +156,8 @@ def _check(draft: Draft, spec: ClaimsFile, index: int, claim: Claim) -> None:
         draft.problem((*here, "value"), "is no figure; write for example 57.17")
     _check_unit(draft, (*here, "unit"), claim.unit, quantity)
     earlier = {each.id for each in spec.claims[:index] if each.id}
+    if claim.id in earlier:
+        draft.problem((*here, "id"), f"'{claim.id}' names an earlier claim already")
     for position, term in enumerate(claim.terms):
         if term not in earlier and figure_of(term) is None:
             draft.problem(
@@ -135,9 +166,7 @@ def _check(draft: Draft, spec: ClaimsFile, index: int, claim: Claim) -> None:
             )
 
 
-def _check_unit(
-    draft: Draft, path: tuple[str | int, ...], unit: str | None, quantity: Quantity
-) -> None:
+def _check_unit(draft: Draft, path: KeyPath, unit: str | None, quantity: Quantity) -> None:
     fitting = [name for name, found in UNITS.items() if found.dimension == quantity.dimension]
     if unit is None:
         example = quantity.example or fitting[0]

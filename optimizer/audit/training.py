@@ -69,8 +69,8 @@ def training_memory(case: Case) -> Iterator[Derived]:
             alive = inputs + layer if kept == RECOMPUTED else layers * layer
             total = states + alive
             text = (
-                f"training, {where}, {kept}: states {states_text}; activations "
-                f"{alive / 1e9:,.4g} GB; in all {show(total, 'bytes')}"
+                f"training, {where}, {kept}: states {states_text} + activations "
+                f"{alive / 1e9:,.4g} GB = {show(total, 'bytes')}"
             )
             labels = ("training", where, kept)
             departs = tuple(label for label in labels[1:] if label not in (shared, HELD))

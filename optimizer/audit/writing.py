@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from optimizer.audit.amounts import number
 from optimizer.audit.finding import VERDICTS, Amount, Audit, Finding
 from optimizer.report.table import aligned
 
@@ -54,9 +55,9 @@ def audit_markdown(audit: Audit) -> str:
     lines = ["# Audit", "", tally(audit.findings) + "."]
     for case in dict.fromkeys(found.case for found in audit.findings):
         mine = [found for found in audit.findings if found.case == case]
-        lines += ["", f"## {case}", "", tally(mine) + "."]
-        for number, found in enumerate(mine, start=1):
-            lines += ["", *_section(number, found)]
+        lines += ["", f"## {case}", "", tally(mine) + ".", "", *_overview(mine)]
+        for position, found in enumerate(mine, start=1):
+            lines += ["", *_section(position, found)]
     for title, found_lines in (
         ("Readiness", readiness_lines(audit)),
         ("Better plans", better_lines(audit)),
@@ -67,22 +68,32 @@ def audit_markdown(audit: Audit) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(number: int, found: Finding) -> list[str]:
-    claimed = amount(found.claimed_value, found.claimed_unit)
-    derived = amount(found.derived_value, found.derived_unit)
-    lines = [f"### {number}. {found.claim}: {found.verdict}", ""]
-    if claimed:
-        lines.append(f"- claimed: {claimed}")
-    if derived:
-        lines.append(f"- derived: {derived}")
+def _overview(findings: Iterable[Finding]) -> list[str]:
+    rows = ["| | claim | claimed | derived | verdict |", "|---|---|---|---|---|"]
+    for position, found in enumerate(findings, start=1):
+        cells = (
+            str(position),
+            found.claim,
+            amount(found.claimed_value, found.claimed_unit),
+            amount(found.derived_value, found.derived_unit),
+            found.verdict,
+        )
+        rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return rows
+
+
+def _section(position: int, found: Finding) -> list[str]:
+    lines = [f"### {position}. {found.claim}: {found.verdict}", ""]
     if found.reading:
         lines.append(f"- holds when read as: {found.reading}")
     others = [reading for reading in found.readings if reading != found.reading]
     if others:
-        also = "also " if found.reading else ""
-        lines.append(f"- the figure is {also}reproduced by:")
+        held = found.verdict.startswith("confirmed")
+        lines.append("- it also holds as:" if held else "- the figure is reproduced by:")
         lines += [f"    - {reading}" for reading in others]
-    lines.append(f"- arithmetic: {found.arithmetic}")
+    first, *rest = found.arithmetic.split("\n")
+    lines.append(f"- {first}")
+    lines += [f"    - {line}" for line in rest]
     if found.missing:
         lines.append(f"- not stated: {', '.join(found.missing)}")
     if found.assumptions:
@@ -130,7 +141,7 @@ def amount(value: Amount, unit: str) -> str:
     """A value with its unit for a reader: six digits at most."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else f"{value:,.6g}"
+    text = value if isinstance(value, str) else number(value)
     return f"{text} {unit}".strip()
 
 

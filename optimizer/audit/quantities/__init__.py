@@ -16,7 +16,7 @@ from optimizer.audit.quantities.quantity import LINKS, LOAD, SIZES, Quantity
 
 _TIMES = (*SIZES, *LOAD, *LINKS)
 _HELD = (*SIZES, *LOAD)
-_DECISIVE = ("hidden_size", "moe.intermediate_size", "seq_len")
+_DECISIVE = ("hidden_size", "moe.intermediate_size", "ffn.intermediate_size", "seq_len")
 _WORK = ("attention.*", "moe.*", "hidden_size")
 
 QUANTITIES: dict[str, Quantity] = {
@@ -27,7 +27,7 @@ QUANTITIES: dict[str, Quantity] = {
     "gpus_per_module": Quantity("count", counts.gpus_per_module, counts.MODULES[:3], "GPUs"),
     "sequential_layers": Quantity("count", counts.sequential_layers, example="layers"),
     "memory_per_gpu": Quantity(
-        "bytes", memory.memory_per_gpu, memory.COMPONENTS, "MB", _HELD, _DECISIVE
+        "bytes", memory.memory_per_gpu, memory.COMPONENTS, "MB", _HELD, _DECISIVE, memory.RESTS_ON
     ),
     "share_of_capacity": Quantity(
         "fraction", memory.share_of_capacity, example="%", rests_on=_HELD, decisive=_DECISIVE

@@ -17,6 +17,10 @@ from optimizer.spec.linears import Linear, attention_linears, moe_layers
 from optimizer.spec.model import ModelSpec, MoeFfn
 
 COMPONENTS = ("total", "weights", "attention weights", "expert weights", "activations", "KV cache")
+RESTS_ON = {
+    "attention weights": ("hidden_size", "attention.*", "precision"),
+    "expert weights": ("hidden_size", "moe.intermediate_size", "moe.gated", "precision"),
+}
 
 
 def memory_per_gpu(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:

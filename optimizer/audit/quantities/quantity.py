@@ -26,3 +26,8 @@ class Quantity(NamedTuple):
     example: str = ""
     rests_on: tuple[str, ...] = ()
     decisive: tuple[str, ...] = ()
+    rests_by_component: Mapping[str, tuple[str, ...]] = {}
+
+    def keys(self, component: str | None) -> tuple[str, ...]:
+        """The keys that a component's value may rest on."""
+        return self.rests_by_component.get(component or "", self.rests_on)

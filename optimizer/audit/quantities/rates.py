@@ -27,12 +27,13 @@ def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     """FLOP/s of one GPU over its peak, never more than the pipeline leaves; that every GPU holds a
     part is a reading, and says nothing of how busy it is."""
     part, peak = claim.component or "total", _peak(case)
-    filled = f"; {bubble(case)[1]}" if case.layout.pp > 1 else ""
     found = []
     for rate in _rates(case, part):
         share = float(rate.value) / peak
         low, high = ((end / peak if end is not None else None) for end in (rate.low, rate.high))
-        text = f"{rate.arithmetic}, / {show(peak, 'FLOP/s')} of peak = {100 * share:.4g} %{filled}"
+        text = f"{rate.arithmetic}, / {show(peak, 'FLOP/s')} of peak = {100 * share:.4g} %"
+        if case.layout.pp > 1 and rate.labels == ("forward",):
+            text += f"; {bubble(case)[1]}"
         found.append(rate._replace(value=share, arithmetic=text, low=low, high=high))
     if claim.component is None:
         used, there = case.layout.gpus, case.cluster.num_live_gpus

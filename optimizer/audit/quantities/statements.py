@@ -81,8 +81,9 @@ def dag_information(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answe
 
 
 def artefact(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
-    """A file that the report names and does not hand over."""
-    return Answer(missing=(f"the file or list itself: {claim.value or claim.claim}",))
+    """What the report names and does not hand over."""
+    note = "the report names it and does not hand it over"
+    return Answer(missing=(f"the thing itself: {claim.value or claim.claim}",), note=note)
 
 
 def mapping(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
