@@ -121,7 +121,7 @@ def throughput_turned_over(case: Case, judged: Sequence[Told]) -> Iterator[Findi
     for rate in _with_figure(judged, "throughput"):
         for delay in _with_figure(judged, "latency"):
             figure = delay.claim.figure
-            if figure is None or not _si(rate.claim):
+            if figure is None or not _si(rate.claim) or case.batch == 1:
                 continue
             size = UNITS[str(delay.claim.unit)].scales[0].size
             for factor, slip in (

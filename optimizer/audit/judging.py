@@ -26,6 +26,8 @@ def judge(case: Case, claim: Claim, told: Mapping[str, Told]) -> tuple[Finding, 
     admitted = [each for each in answer.derived if each.holds and _pinned(claim, each)]
     hits = sorted(_hits(claim, answer.derived), key=_distance)
     good = [hit for hit in hits if hit.derived in admitted and _unit_pinned(claim, hit)]
+    if _by_chance(hits, good):
+        good = []
     missing = (*answer.missing, *_decisive(case, claim, quantity))
     if not admitted and not missing:
         missing = _no_plan(case)
@@ -92,6 +94,13 @@ def _reproduces(claim: Claim, derived: Derived, scale: Scale) -> bool:
     if derived.low is not None and derived.high is not None:
         return derived.low <= claimed * scale.size <= derived.high
     return figure.shows(shown, claim.about)
+
+
+def _by_chance(hits: Sequence[Hit], good: Sequence[Hit]) -> bool:
+    """Whether a figure only lies in a prediction's interval, while wrong figures of the same report
+    give it digit for digit: then it was not predicted but computed from them."""
+    wrong = any(OWN in hit.derived.labels and not hit.derived.holds for hit in hits)
+    return wrong and all(hit.derived.low is not None for hit in good)
 
 
 def _distance(hit: Hit) -> tuple[bool, int]:
@@ -200,7 +209,7 @@ def _arithmetic(
     if verdict in ("refuted", "unverifiable"):
         parts += [each.arithmetic for each in _first_departures(admitted)]
         if hits:
-            first = hits[0]
+            first = next((hit for hit in hits if hit.derived not in admitted), hits[0])
             parts.append(
                 f"where the figure comes from: {_named(first)}: {first.derived.arithmetic}"
             )

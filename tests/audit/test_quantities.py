@@ -104,6 +104,18 @@ def test_a_claimed_rate_holds_within_the_predictions_interval(tmp_path: Path) ->
         assert one(tmp_path, {**claim, "value": figure}).verdict == verdict
 
 
+def test_with_one_request_in_flight_latency_is_throughput_turned_over(tmp_path: Path) -> None:
+    """No contradiction at batch 1; the same two figures at batch 8 are one."""
+    claims = [
+        {"id": "rate", "quantity": "throughput", "value": "50.0", "unit": "tokens/s"},
+        {"quantity": "latency", "value": "20.0", "unit": "ms"},
+    ]
+    for concurrency, contradictions in ((1, 0), (8, 2)):
+        load = {"input_len": 128, "output_len": 64, "concurrency": concurrency}
+        found = of(tmp_path, claims, workload=load, phase="serving").findings
+        assert sum(each.quantity == "contradiction" for each in found) == contradictions
+
+
 def test_eight_bits_halve_the_weights(tmp_path: Path) -> None:
     claim = {
         "quantity": "effect",

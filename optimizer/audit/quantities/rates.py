@@ -8,7 +8,7 @@ from optimizer.audit.amounts import Dimension, show
 from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.deriving import Answer, Derived
-from optimizer.audit.own_figures import Told, ratios, sums
+from optimizer.audit.own_figures import OWN, Told, ratios, sums
 from optimizer.audit.quantities.work import token_work
 from optimizer.plan import Plan
 from optimizer.spec.formats import FORMATS
@@ -39,8 +39,7 @@ def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
         used, there = case.layout.gpus, case.cluster.num_live_gpus
         label = "GPUs that hold a part, however busy they are"
         found.append(Derived(used / there, f"{used} GPUs / {there} there", (label,), (label,)))
-    own = (each._replace(holds=False) for each in ratios(claim, told))
-    return Answer((*found, *own))
+    return Answer((*found, *ratios(claim, told)))
 
 
 def _rates(case: Case, part: str) -> Iterator[Derived]:
@@ -114,10 +113,12 @@ def latency(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
             what = f"one output token of each of {_load(case, phase)}"
             found.append(_predicted(case, phase, plan, "tpot_s", "seconds", what))
     found.sort(key=lambda each: len(each.departures))
-    return Answer((*found, *_turned_over(told)))
+    return Answer((*found, *_turned_over(case, told)))
 
 
-def _turned_over(told: Mapping[str, Told]) -> Iterator[Derived]:
+def _turned_over(case: Case, told: Mapping[str, Told]) -> Iterator[Derived]:
+    if case.batch == 1:  # one token is in flight: its latency is the throughput turned over
+        return
     for before in told.values():
         figure = before.claim.figure
         if before.claim.quantity == "throughput" and figure is not None and figure.value:
@@ -128,7 +129,7 @@ def _turned_over(told: Mapping[str, Told]) -> Iterator[Derived]:
             )
             for factor, slip in ((1.0, ""), (1000.0, ", its unit off by a thousand")):
                 label = f"1 / throughput{slip}"
-                yield Derived(factor / rate, text, (label,), (label,), holds=False)
+                yield Derived(factor / rate, text, (OWN, label), (label,), holds=False)
 
 
 def _load(case: Case, phase: str) -> str:
