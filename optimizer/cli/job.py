@@ -39,18 +39,26 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def job_of(options: dict[str, Any]) -> Any:
-    """The job that the options name."""
-    from optimizer.spec.reading import read_job
-
-    flags = {
+def workload_flags(options: dict[str, Any]) -> dict[str, Any]:
+    """What the options say of the workload."""
+    return {
         name.removeprefix("--").replace("-", "_"): value
         for name, _ in WORKLOAD_FLAGS
         if (value := options[name.removeprefix("--").replace("-", "_")]) is not None
     }
+
+
+def job_of(options: dict[str, Any]) -> Any:
+    """The job that the options name."""
+    from optimizer.spec.reading import read_job
+
     for name in ("hardware", "model"):
         if options[name] is None:
             raise click.UsageError(f"--{name} is missing; a file or a preset, see optimize --help")
     return read_job(
-        options["hardware"], options["model"], options["workload"], flags, options["gpus"]
+        options["hardware"],
+        options["model"],
+        options["workload"],
+        workload_flags(options),
+        options["gpus"],
     )

@@ -14,7 +14,6 @@ from pydantic import Field
 from optimizer.plan.document import Number, Plan
 from optimizer.plan.files import content_hash
 from optimizer.spec.cluster import Cluster
-from optimizer.spec.fleet import Mode, Role
 from optimizer.spec.frozen import Frozen
 
 FLEET_VERSION = "1.0"
@@ -25,8 +24,8 @@ class FleetPart(Frozen):
     second within the limits, of which share_per_s are asked; `plan` is its index in plans."""
 
     demand: str
-    mode: Mode
-    role: Role
+    mode: Literal["aggregated", "disaggregated"]
+    role: Literal["serving", "prefill", "decode"]
     pool: str
     name: str
     replicas: int
@@ -37,13 +36,11 @@ class FleetPart(Frozen):
 
 
 class Served(Frozen):
-    """What a demand asks for and what it gets, in requests a second; transfer_s is what moving one
-    request's cache from prefill to decode takes, where they lie apart."""
+    """What a demand asks for and what it gets, in requests a second."""
 
     demand: str
     wanted_per_s: Number
     served_per_s: Number
-    transfer_s: Number | None
 
 
 class FleetProof(Frozen):

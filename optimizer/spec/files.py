@@ -15,7 +15,7 @@ def read_document(path: Path) -> Document:
     """The mapping in a YAML or JSON file; raises SpecError with file and line."""
     file = str(path)
     is_json = path.suffix.lower() == ".json"
-    text = _read_text(path, MAX_JSON_BYTES if is_json else MAX_YAML_BYTES)
+    text = read_text(path, MAX_JSON_BYTES if is_json else MAX_YAML_BYTES)
     if is_json:
         from optimizer.spec.json_lines import parse_json  # each is imported only where needed
 
@@ -34,7 +34,8 @@ def read_document(path: Path) -> Document:
     return Document(file, data, line_of)
 
 
-def _read_text(path: Path, limit: int) -> str:
+def read_text(path: Path, limit: int = MAX_YAML_BYTES) -> str:
+    """The text of a file; what is too large, binary or empty is refused."""
     file = str(path)
     try:
         with path.open("rb") as stream:

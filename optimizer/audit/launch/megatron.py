@@ -1,0 +1,309 @@
+"""Megatron-LM training commands: world = TP x PP x CP x DP = ETP x EP x PP x EDP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimizer.audit.launch.command import Command, arguments
+from optimizer.audit.launch.flags import Settings, flag_table, read_flags
+from optimizer.audit.launch.launch import Rule, divisor_rules, expert_rules
+from optimizer.errors import Problem, SpecError
+from optimizer.layout import ParallelLayout
+from optimizer.layout.rules import etp_rules, tp_rules
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.document import Document
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.model_file import model_of
+
+PROGRAMS = (
+    ("torchrun",),
+    ("python", "-m", "torch.distributed.run"),
+    ("python", "-m", "torch.distributed.launch"),
+    ("python",),
+)
+MODULES = {  # Megatron's names of what selective recomputation repeats
+    "core_attn", "mla_up_proj", "mlp", "moe", "moe_act", "layernorm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingLaunch:
+    """A training command by Megatron's rules; `layout` is None where the degrees make none."""
+
+    name: str
+    command: str
+    model: ModelSpec
+    flags: str
+    derivation: str
+    gpus: int
+    layout: ParallelLayout | None
+    rules: tuple[Rule, ...]
+    micro_batch: int
+    global_batch: int
+    seq_length: int
+    sequence_parallel: bool
+    distributed_optimizer: bool
+    recompute: tuple[str, ...]  # "full", or modules
+    recompute_share: float  # of the layers
+    mtp_layers: int
+    bits: int
+    stage_layers: tuple[int, ...] | None
+    not_judged: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def micro_batches(self) -> int:
+        """Of one pipeline in a step."""
+        assert self.layout is not None
+        return max(1, self.global_batch // (self.micro_batch * self.layout.dp))
+
+
+def read(command: Command, given: ModelSpec | None, cluster: Cluster) -> TrainingLaunch:
+    """The launch that a command means; raises SpecError where it is malformed."""
+    settings = read_flags(arguments(command, PROGRAMS), flag_table("megatron"))
+    if not any(word.endswith(".py") for word in settings.words):
+        raise SpecError(command.problem("the command names no training script (a .py file)"))
+    assumed: list[str] = []
+    model = given if given is not None else model_of_flags(settings)
+    world = _world(command, settings, cluster, assumed)
+    tp, pp, cp, ep = (settings.count(key) for key in ("tensor", "pipeline", "context", "expert"))
+    etp = settings.count("expert_tensor", tp if model.moe is not None else 1)
+    rules = list(_group_rules(model, world, tp, pp, cp, ep, etp))
+    dp = max(1, world // (tp * pp * cp))
+    grid: dict[str, int] = {}
+    if model.moe is not None:
+        grid = {"ep": ep, "etp": etp, "edp": max(1, world // (etp * ep * pp))}
+    vp, stages, cut_rules = _cut(command, settings, model, pp)
+    layout = ParallelLayout(pp=pp, vp=vp, tp=tp, cp=cp, dp=dp, **grid) if not rules else None
+    micro, length = settings.count("micro_batch"), settings.count("seq_length", 0)
+    if not length:
+        length = model.max_context or 4096
+        assumed.append(f"--seq-length {length}: the command does not say")
+    batch = settings.count("global_batch", micro * dp)
+    if "global_batch" not in settings.values:
+        assumed.append(f"--global-batch-size {batch}: one micro-batch a rank where nothing is said")
+    recompute, share = _recompute(command, settings, model)
+    text = f"world {world} / (TP {tp} x PP {pp} x CP {cp}) = DP {dp}"
+    if model.moe is not None:
+        text += f"; / (ETP {etp} x EP {ep} x PP {pp}) = EDP {grid['edp']}"
+    launch = TrainingLaunch(
+        name=command.name,
+        command=command.text,
+        model=model,
+        flags=f"TP {tp} PP {pp} CP {cp} EP {ep} ETP {etp} on {world} GPUs",
+        derivation=text,
+        gpus=world,
+        layout=layout,
+        rules=(),
+        micro_batch=micro,
+        global_batch=batch,
+        seq_length=length,
+        sequence_parallel=settings.switch("sequence_parallel"),
+        distributed_optimizer=settings.switch("distributed_optimizer"),
+        recompute=recompute,
+        recompute_share=share,
+        mtp_layers=settings.count("mtp_layers", 0),
+        bits=8 if settings.text("fp8") else 16,
+        stage_layers=stages,
+        not_judged=settings.not_judged,
+        assumptions=tuple(assumed),
+    )
+    return replace(launch, rules=(*rules, *cut_rules, *_rules(launch, settings, tp, ep)))
+
+
+def model_of_flags(settings: Settings) -> ModelSpec:
+    """The model that the script's own flags describe."""
+    values = settings.values
+    needed = {"num_layers": "--num-layers", "hidden_size": "--hidden-size"}
+    needed |= {"num_heads": "--num-attention-heads"}
+    absent = [flag for key, flag in needed.items() if key not in values]
+    if absent:
+        message = f"the command has no {', '.join(absent)}; state it, or add --model with a preset"
+        raise SpecError(Problem(message))
+    if values.get("latent_attention"):
+        raise SpecError(Problem("--multi-latent-attention is read from --model; add it"))
+    hidden, heads = values["hidden_size"], values["num_heads"]
+    head_dim = values.get("head_dim", max(1, hidden // heads))
+    kv_heads = values.get("num_query_groups", heads)
+    gated = bool(values.get("gated"))
+    inner = values.get("ffn_hidden_size", 4 * hidden)
+    data: dict[str, Any] = {
+        "name": "the command's model",
+        "num_layers": values["num_layers"],
+        "hidden_size": hidden,
+        "attention": {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim},
+        "tied_embeddings": not values.get("untied"),
+        "precision": "bf16",
+    }
+    if "vocab_size" in values:
+        data["vocab_size"] = values["vocab_size"]
+    if "num_experts" in values:
+        data["moe"] = {
+            "num_experts": values["num_experts"],
+            "num_experts_per_token": values.get("experts_per_token", 2),
+            "intermediate_size": values.get("expert_hidden_size", inner),
+            "shared_intermediate_size": values.get("shared_hidden_size", 0),
+            "gated": gated,
+        }
+        every = values.get("moe_layers", "1")
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", every):
+            message = f"'--moe-layer-freq {every[:40]}' is read from --model; add it"
+            raise SpecError(Problem(message))
+        if int(every) > 1:
+            data |= {"moe_every": int(every), "ffn": {"intermediate_size": inner, "gated": gated}}
+    else:
+        data["ffn"] = {"intermediate_size": inner, "gated": gated}
+    return model_of(Document("the command", data))
+
+
+def _world(command: Command, settings: Settings, cluster: Cluster, assumed: list[str]) -> int:
+    """--nnodes x --nproc-per-node, or every GPU there is where a script starts alone."""
+    nodes, each = settings.text("nodes"), settings.text("gpus_per_node")
+    if nodes is None and each is None:
+        assumed.append("the world is every GPU of the cluster: no launcher says otherwise")
+        return cluster.num_live_gpus
+    if each in ("gpu", "auto"):
+        each = str(cluster.pools[0].gpus_per_node)
+    numbers = []
+    for flag, text in (("--nnodes", nodes or "1"), ("--nproc-per-node", each or "1")):
+        if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
+            raise SpecError(command.problem(f"'{flag} {text[:40]}' must be a whole number"))
+        numbers.append(int(text))
+    return numbers[0] * numbers[1]
+
+
+def _group_rules(
+    model: ModelSpec, world: int, tp: int, pp: int, cp: int, ep: int, etp: int
+) -> Iterator[Rule]:
+    if world % (tp * pp * cp):
+        text = (
+            f"world {world} % (TP {tp} x PP {pp} x CP {cp}) = {world % (tp * pp * cp)}, must be 0"
+        )
+        yield Rule("refused", f"TP {tp} PP {pp} CP {cp}", text)
+    if model.moe is not None and world % (etp * ep * pp):
+        rest = world % (etp * ep * pp)
+        text = f"world {world} % (ETP {etp} x EP {ep} x PP {pp}) = {rest}, must be 0"
+        yield Rule("refused", f"ETP {etp} EP {ep} PP {pp}", text)
+    if model.moe is None and ep > 1:
+        text = f"{model.name} has no experts"
+        yield Rule("refused", f"--expert-model-parallel-size {ep}", text)
+
+
+def _rules(launch: TrainingLaunch, settings: Settings, tp: int, ep: int) -> Iterator[Rule]:
+    model, layout = launch.model, launch.layout
+    if tp > 1 and ep > 1 and not launch.sequence_parallel:
+        text = "TP with EP needs --sequence-parallel in training"
+        yield Rule("refused", f"TP {tp} EP {ep}", text)
+    if launch.sequence_parallel and launch.seq_length % tp:
+        text = f"{launch.seq_length} tokens % TP {tp} = {launch.seq_length % tp}, must be 0"
+        yield Rule("refused", "--sequence-parallel", text)
+    if layout is None:
+        return
+    yield from divisor_rules(tp_rules(model), layout.tp, f"TP {layout.tp}", "refused")
+    yield from divisor_rules(etp_rules(model), layout.etp, f"ETP {layout.etp}", "refused")
+    yield from expert_rules(model, layout.ep, 0, f"EP {layout.ep}", "refused")
+    if launch.seq_length % (2 * layout.cp) and layout.cp > 1:
+        text = f"{launch.seq_length} tokens % (2 x CP {layout.cp}) must be 0"
+        yield Rule("refused", f"CP {layout.cp}", text)
+    step = launch.micro_batch * layout.dp
+    if launch.global_batch % step:
+        text = f"{launch.global_batch} % (micro-batch {launch.micro_batch} x DP {layout.dp}) = "
+        text += f"{launch.global_batch % step}, must be 0"
+        yield Rule("refused", f"--global-batch-size {launch.global_batch}", text)
+    elif layout.vp > 1 and launch.micro_batches % layout.pp:
+        text = f"interleaving: {launch.micro_batches} micro-batches % PP {layout.pp} must be 0"
+        yield Rule("refused", f"VP {layout.vp}", text)
+    for key, stated in (("num_layers", model.num_layers), ("hidden_size", model.hidden_size)):
+        value = settings.values.get(key)
+        if value is not None and value != stated:
+            flag = f"--{key.replace('_', '-')} {value}"
+            yield Rule("accepted", flag, f"{model.name} of --model has {stated}")
+
+
+def _cut(
+    command: Command, settings: Settings, model: ModelSpec, pp: int
+) -> tuple[int, tuple[int, ...] | None, list[Rule]]:
+    """(virtual stages a rank, layers of each stage where named, the rules broken)."""
+    layers, layout = model.num_layers, settings.text("pipeline_layout")
+    if layout is not None:
+        return _layout_cut(command, layout, layers, pp)
+    ends = [settings.values.get(key) for key in ("first_stage_layers", "last_stage_layers")]
+    given = [end for end in ends if end is not None]
+    middle, inner = layers - sum(given), pp - len(given)
+    flag = f"--pipeline-model-parallel-size {pp}"
+    if inner < 0 or (inner == 0 and middle) or (inner and (middle < inner or middle % inner)):
+        what = f"{middle} layers on {max(inner, 0)} {'middle ' if given else ''}stages"
+        return 1, None, [Rule("refused", flag, f"{what} must come out even")]
+    stage = middle // inner if inner else 0
+    sizes: tuple[int, ...] | None = None
+    if given:
+        sizes = (ends[0] or stage, *(stage,) * (pp - 2), ends[1] or stage)
+    vp = settings.count("virtual_stages")
+    each = settings.values.get("virtual_layers")
+    if each is not None:
+        vp = max(1, stage // each)
+    if stage and (stage % vp or (each is not None and vp * each != stage)):
+        text = f"{stage} layers of a stage do not come out even"
+        flag = f"--num-layers-per-virtual-pipeline-stage {each}" if each else f"VP {vp}"
+        return 1, sizes, [Rule("refused", flag, text)]
+    return vp, sizes, []
+
+
+def _layout_cut(
+    command: Command, text: str, layers: int, pp: int
+) -> tuple[int, tuple[int, ...] | None, list[Rule]]:
+    """ "Ett|tt|ttL": E embeds, t is a layer, m a multi-token-prediction layer, L the head; "t*3|"
+    and "(tt|)*2" repeat."""
+    flag = "--pipeline-model-parallel-layout"
+    spelled = re.sub(
+        r"\(([^()]*)\)\*([0-9]{1,3})", lambda match: match[1] * int(match[2]), text.replace(" ", "")
+    )
+    spelled = re.sub(r"([EtmL|])\*([0-9]{1,3})", lambda match: match[1] * int(match[2]), spelled)
+    spelled = spelled.replace(",", "")
+    if not re.fullmatch(r"[EtmL|]+", spelled):
+        message = f"'{flag} {text[:60]}' must be made of E, t, m, L and |, \"Ett|tt|ttL\""
+        raise SpecError(command.problem(message))
+    pieces = spelled.split("|")
+    counts = [piece.count("t") for piece in pieces]
+    rules = []
+    if len(pieces) % pp:
+        said = f"{len(pieces)} pieces % PP {pp} = {len(pieces) % pp}, must be 0"
+        rules.append(Rule("refused", f"{flag} {text}", said))
+    if sum(counts) != layers:
+        said = f"has {sum(counts)} layers, the model {layers}"
+        rules.append(Rule("refused", f"{flag} {text}", said))
+    if not pieces[0].startswith("E") or not pieces[-1].endswith("L"):
+        rules.append(Rule("refused", f"{flag} {text}", "must begin with E and end with L"))
+    if rules:
+        return 1, None, rules
+    sizes = tuple(sum(counts[stage::pp]) for stage in range(pp))
+    return len(pieces) // pp, sizes, []
+
+
+def _recompute(
+    command: Command, settings: Settings, model: ModelSpec
+) -> tuple[tuple[str, ...], float]:
+    granularity = settings.text("recompute")
+    if granularity is None and settings.switch("recompute_activations"):
+        granularity = "selective"
+    if granularity not in (None, "full", "selective"):
+        message = f"'--recompute-granularity {granularity[:30]}' must be full or selective"
+        raise SpecError(command.problem(message))
+    if granularity == "full":
+        number = settings.count("recompute_layers")
+        per_stage = model.num_layers / (
+            settings.count("pipeline") * settings.count("virtual_stages")
+        )
+        is_block = settings.text("recompute_method") == "block"
+        return ("full",), min(1.0, number / per_stage) if is_block else 1.0
+    if granularity is None:
+        return (), 1.0
+    modules = settings.values.get("recompute_modules") or ["core_attn"]
+    unknown = [module for module in modules if module not in MODULES]
+    if unknown:
+        message = f"'--recompute-modules {unknown[0][:30]}' is none of {', '.join(sorted(MODULES))}"
+        raise SpecError(command.problem(message))
+    return tuple(modules), 1.0

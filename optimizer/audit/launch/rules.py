@@ -1,0 +1,25 @@
+"""Broken rules as findings."""
+
+from __future__ import annotations
+
+from optimizer.audit.finding import Finding, Verdict
+from optimizer.audit.launch.launch import ENGINE_NAMES, Rule, RuleKind
+
+_SAID: dict[RuleKind, tuple[Verdict, str, str]] = {
+    "refused": ("refuted", "{} refuses it: ", ""),
+    "accepted": ("refuted", "{} accepts it and should not: ", ""),
+    "uneven": ("confirmed-under-reading", "{} accepts it: ", "unevenly, or without effect"),
+}
+
+
+def broken(case: str, engine: str, rule: Rule) -> Finding:
+    """What an engine makes of a rule that a command breaks."""
+    verdict, said, reading = _SAID[rule.kind]
+    return Finding(
+        case=case,
+        claim=rule.claim,
+        quantity="engine rule",
+        verdict=verdict,
+        arithmetic=said.format(ENGINE_NAMES[engine]) + rule.arithmetic,
+        reading=reading,
+    )

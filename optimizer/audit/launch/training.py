@@ -1,0 +1,193 @@
+"""Training launches to findings: layout, GPUs, Megatron's rules, memory, and the step's seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import exp
+from typing import NamedTuple
+
+import numpy as np
+
+from optimizer.audit.finding import Audit, Finding, Readiness
+from optimizer.audit.launch.capacity import stages_of
+from optimizer.audit.launch.megatron import TrainingLaunch
+from optimizer.audit.launch.rules import broken
+from optimizer.cost.memory import layout_bytes
+from optimizer.cost.training import (
+    MODULES,
+    SHARDINGS,
+    Job,
+    Priced,
+    TrainingLayouts,
+    load_training_calibration,
+    price,
+    rates_of,
+)
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import Precision
+from optimizer.units import GIB, gib, milliseconds
+
+WEIGHT_BYTES, GRADIENT_BYTES, STATE_BYTES = 2, 4, 12  # bf16; fp32; fp32 master and two moments
+
+
+class Held(NamedTuple):
+    """Parameters of the fullest stage's rank outside and inside routed experts."""
+
+    dense: float
+    experts: float
+    stage: int
+
+
+def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
+    """All that can be said of a training command."""
+    findings = [
+        *_layout_findings(launch, cluster),
+        *(broken(launch.name, "megatron", rule) for rule in launch.rules),
+    ]
+    said = ""
+    if launch.layout is not None and not any(rule.kind == "refused" for rule in launch.rules):
+        priced = priced_step(launch, cluster)
+        findings.append(_memory_finding(launch, cluster, priced))
+        said = _step_line(launch, priced)
+    if launch.not_judged:
+        findings.append(
+            Finding(
+                case=launch.name,
+                claim=" ".join(launch.not_judged),
+                quantity="flags",
+                verdict="unverifiable",
+                arithmetic="not judged: the model of memory and time here has no place for them",
+            )
+        )
+    limits = tuple(
+        f"{found.claim}: {found.arithmetic}"
+        for found in findings
+        if found.verdict == "refuted" and found.quantity != "layout"  # its broken rule says why
+    )
+    ready = Readiness(
+        case=launch.name,
+        strategy=launch.flags,
+        phase="training",
+        ready=not limits,
+        limits=limits,
+        arithmetic=said,
+    )
+    return Audit(findings=tuple(findings), readiness=(ready,))
+
+
+def _layout_findings(launch: TrainingLaunch, cluster: Cluster) -> Iterator[Finding]:
+    refused = launch.layout is None or any(rule.kind == "refused" for rule in launch.rules)
+    yield Finding(
+        case=launch.name,
+        claim=launch.flags,
+        quantity="layout",
+        verdict="refuted" if refused else "confirmed",
+        derived_value=launch.layout.name if launch.layout is not None else "no layout",
+        arithmetic=launch.derivation,
+        assumptions=launch.assumptions,
+    )
+    there = cluster.num_live_gpus
+    yield Finding(
+        case=launch.name,
+        claim=f"{launch.flags}, on {there} GPUs",
+        quantity="gpus",
+        claimed_value=float(there),
+        claimed_unit="GPUs",
+        verdict="confirmed" if launch.gpus <= there else "refuted",
+        derived_value=float(launch.gpus),
+        derived_unit="GPUs",
+        arithmetic=f"{launch.gpus} GPUs needed, {there} there",
+    )
+
+
+def parameters_held(launch: TrainingLaunch) -> Held:
+    """Parameters of the rank that holds most, over the stages of the cut."""
+    layout = launch.layout
+    assert layout is not None
+    model = launch.model.with_precision(Precision())
+    columns = {
+        name: np.array([float(getattr(layout, name))]) for name in ("tp", "cp", "ep", "etp", "pp")
+    }
+    held = layout_bytes(model, columns, 1)
+    found = []
+    for index, stage in enumerate(stages_of(model, layout.pp, launch.stage_layers)):
+        layers = list(
+            zip(stage.layers, (held.layers[name] for name in model.layer_types), strict=True)
+        )
+        dense = sum(count * float(each.dense[0]) for count, each in layers)
+        dense += float(held.first[0]) * stage.first + float(held.last[0]) * stage.last
+        experts = sum(count * float(each.experts[0]) for count, each in layers)
+        found.append(Held(dense / WEIGHT_BYTES, experts / WEIGHT_BYTES, index))
+    return max(found, key=lambda each: (each.dense + each.experts, -each.stage))
+
+
+def priced_step(launch: TrainingLaunch, cluster: Cluster) -> Priced:
+    """The launch by the cost model of training: one layout, stages cut as recipes cut them."""
+    layout = launch.layout
+    assert layout is not None
+    calibration, pool = load_training_calibration(), cluster.pools[0]
+    rates = rates_of(calibration.values(), pool, calibration.software["megatron"])
+    recompute = sum(MODULES[name] for name in launch.recompute)
+    degrees = {name: getattr(layout, name) for name in ("tp", "cp", "pp", "vp", "dp", "ep", "etp")}
+    layouts = TrainingLayouts.of(
+        pool.nvlink_domain or pool.gpus_per_node,
+        **degrees,
+        micro_batch=launch.micro_batch,
+        micro_batches=launch.micro_batches,
+        sequence_parallel=int(launch.sequence_parallel and layout.tp > 1),
+        recompute=recompute,
+        recompute_share=launch.recompute_share,
+        sharding=SHARDINGS["optimizer" if launch.distributed_optimizer else "none"],
+        bits=launch.bits,
+    )
+    model = launch.model.with_precision(Precision())
+    return price(model, layouts, rates, Job(launch.seq_length, mtp_layers=launch.mtp_layers))
+
+
+def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: Priced) -> Finding:
+    """Weights, gradients and optimizer by hand; activations and the rest by the cost model."""
+    layout, held = launch.layout, parameters_held(launch)
+    assert layout is not None
+    share = layout.dp * layout.cp if launch.distributed_optimizer else 1
+    expert_share = layout.edp if launch.distributed_optimizer else 1
+    constant = WEIGHT_BYTES + GRADIENT_BYTES
+    each = constant + STATE_BYTES / share
+    each_expert = constant + STATE_BYTES / expert_share
+    static = held.dense * each + held.experts * each_expert
+    text = f"stage {held.stage}: {held.dense:,.0f} parameters x ({constant} + 12/{share}) B"
+    if held.experts:
+        text += f" + {held.experts:,.0f} of experts x ({constant} + 12/{expert_share}) B"
+    total = cluster.pools[0].gpu.memory_bytes
+    needed = float(priced.memory.needed[0])
+    parts = {
+        name.replace("_", " "): float(values[0])
+        for name, values in priced.memory.fullest.parts.items()
+        if name not in ("weights_and_gradients", "optimizer") and float(values[0]) > 0
+    }
+    rest = " + ".join(f"{name} {gib(value)}" for name, value in parts.items())
+    fits = needed <= total
+    return Finding(
+        case=launch.name,
+        claim=f"{launch.flags}: fits GPUs of {gib(total)}",
+        quantity="memory",
+        verdict="confirmed" if fits else "refuted",
+        derived_value=needed / GIB,
+        derived_unit="GiB",
+        arithmetic=(
+            f"{text} = {gib(static)} of weights, gradients and optimizer; {rest}; at the peak of "
+            f"the fullest rank {gib(needed)} of {gib(total)} (cost model of training)"
+        ),
+        assumptions=launch.assumptions,
+    )
+
+
+def _step_line(launch: TrainingLaunch, priced: Priced) -> str:
+    step_s = float(priced.step.step_s[0])
+    interval = load_training_calibration().interval
+    width = interval.moe_step if launch.model.moe is not None else interval.dense_step
+    tokens = launch.global_batch * launch.seq_length / step_s
+    return (
+        f"predicted step {milliseconds(step_s)} ({milliseconds(step_s * exp(-width))} to "
+        f"{milliseconds(step_s * exp(width))}), {tokens:,.0f} tokens/s, "
+        f"{tokens / launch.gpus:,.0f} a GPU; a better plan is not searched for training here"
+    )
