@@ -32,6 +32,7 @@ from optimizer.layout.enumeration import spans_of
 from optimizer.plan import Plan, Plans, runners_up, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
+from optimizer.search.experts.balance import imbalances
 from optimizer.search.noting import notes_on
 from optimizer.search.objectives import Objective
 from optimizer.search.pareto import pareto_front
@@ -73,7 +74,8 @@ def optimize(
     progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
-    jobs = jobs_of(cluster, model, workload)
+    hottest = imbalances(model, workload, [space.layouts for space in spaces])
+    jobs = jobs_of(cluster, model, workload, hottest)
     price_all = partial(price_parts, jobs, spaces, replicas_of(cluster, model, strategy))
     chosen = choose(cluster, price_all(confidence=confidence), objective, top)
     progress(f"placing the best of {chosen.account.candidates:,} candidates")
@@ -139,7 +141,8 @@ def price(
     confidence: float | None = None,
 ) -> Priced:
     """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
-    jobs = jobs_of(cluster, model, workload)
+    hottest = imbalances(model, workload, [space.layouts for space in spaces])
+    jobs = jobs_of(cluster, model, workload, hottest)
     parts = price_parts(jobs, spaces, replicas_of(cluster, model, strategy), rows_of, confidence)
     return priced_from(jobs, spaces, Candidates.concatenate(list(parts)))
 

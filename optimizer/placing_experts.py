@@ -10,8 +10,11 @@ import numpy as np
 from optimizer.errors import Problem, SpecError
 from optimizer.export.experts import expert_files
 from optimizer.layout import Ints
+from optimizer.plan import Plan
 from optimizer.report.table import aligned
 from optimizer.search.experts import ExpertPlacement, place_experts
+from optimizer.search.experts.balance import placed_experts
+from optimizer.spec.linears import moe_layers
 from optimizer.spec.loads import read_loads
 from optimizer.verify.experts import check_expert_placement
 
@@ -40,6 +43,22 @@ def place(
     document = placement.document()
     findings = [f"{check}: {detail}" for check, detail in check_expert_placement(document)]
     return placement, expert_files(document), findings
+
+
+def files_of(plan: Plan) -> dict[str, str]:
+    """The placement of a plan's experts as every engine reads it; {} where no loads were stated."""
+    layout, workload = plan.deployment.layout, plan.workload
+    placement = placed_experts(plan.model, workload, layout.ep)
+    if placement is None:
+        return {}
+    layers = moe_layers(plan.model)
+    document = placement.document()
+    if len(placement.loads) == 1:  # one row stands for all layers
+        document = {
+            key: value * len(layers) if isinstance(value, list) else value
+            for key, value in document.items()
+        }
+    return expert_files(document, layers, plan.model.num_layers)
 
 
 def read_current(path: Path) -> Ints:

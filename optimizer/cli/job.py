@@ -21,6 +21,12 @@ WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--ttft", {"help": 'Limit on the mean time to first token, "2s", or "p90=2s".'}),
     ("--tpot", {"help": 'Limit on the mean time per output token, "50ms".'}),
     ("--latency", {"help": 'Limit on one forward pass, "200ms".'}),
+    (
+        "--expert-loads",
+        {"metavar": "FILE", "help": "How often experts are picked."},
+    ),
+    ("--expert-skew", {"type": float, "help": "The same as Zipf's exponent, 0 is even."}),
+    ("--redundant-experts", {"type": int, "help": "Slots of a layer beyond one an expert."}),
     ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: the strictest."}),
 )
 

@@ -17,6 +17,7 @@ def plan(options: dict[str, Any]) -> None:
     """The main job."""
     from optimizer.pipeline import optimize as run
     from optimizer.pipeline import verify
+    from optimizer.placing_experts import files_of
     from optimizer.plan import write_plan
     from optimizer.report.files import run_files, run_name, write_files
     from optimizer.report.table import summary_text
@@ -39,7 +40,8 @@ def plan(options: dict[str, Any]) -> None:
         )
     findings = verify(plans)
     simulated = _simulated(plans, options["simulate_top"], progress)
-    write_files(folder, {**run_files(plans, findings), **beside, **simulated.files})
+    beside |= {**simulated.files, **files_of(plans.best)}
+    write_files(folder, {**run_files(plans, findings), **beside})
     if options["as_json"]:
         click.echo(write_plan(plans.best), nl=False)
     elif not options["quiet"]:

@@ -146,12 +146,12 @@ def mean_cache_bytes(model: ModelSpec, tokens: Floats, tp: Floats) -> Floats:
 
 
 def _layer_weights(
-    layer: LayerType, model: ModelSpec, tp: Floats, ep: Floats, etp: Floats
+    layer: LayerType, model: ModelSpec, tp: Floats, ep: Floats, etp: Floats, redundant: int
 ) -> tuple[Floats, Floats]:
     dense, experts = np.zeros_like(tp), np.zeros_like(tp)
     for linear in layer_linears(layer, model.hidden_size):
         if linear.part == "experts":
-            local = np.ceil(linear.copies / ep)
+            local = np.ceil((linear.copies + redundant) / ep)
             experts = experts + local * shard_bytes(linear, etp, model.precision)
         else:
             dense = dense + shard_bytes(linear, tp, model.precision)
@@ -203,15 +203,18 @@ def _buffer_bytes(model: ModelSpec, columns: Columns) -> Floats:
 
 
 def layout_bytes(
-    model: ModelSpec, columns: Mapping[str, Floats], sequence_tokens: int
+    model: ModelSpec, columns: Mapping[str, Floats], sequence_tokens: int, redundant: int = 0
 ) -> LayoutBytes:
-    """What follows from the degrees alone (columns tp, cp, ep, etp, pp)."""
+    """What follows from the degrees alone (columns tp, cp, ep, etp, pp); `redundant` slots of each
+    layer hold second copies of experts."""
     factors = Factors(columns)
     grid, on_grid = factors.distinct(("tp", "ep", "etp"))
     cut, on_cut = factors.distinct(("tp", "cp"))
     layers: dict[str, LayerBytes] = {}
     for name, layer in model.layer_types.items():
-        dense, experts = _layer_weights(layer, model, grid["tp"], grid["ep"], grid["etp"])
+        dense, experts = _layer_weights(
+            layer, model, grid["tp"], grid["ep"], grid["etp"], redundant
+        )
         cache = sequence_cache_bytes(layer, model, sequence_tokens, cut["tp"], cut["cp"])
         layers[name] = LayerBytes(dense[on_grid], experts[on_grid], cache[on_cut])
     found, back = factors.distinct(("tp",))
@@ -249,7 +252,11 @@ def working_bytes(model: ModelSpec, columns: Mapping[str, Floats]) -> tuple[Floa
 
 
 def memory_columns(
-    model: ModelSpec, columns: Mapping[str, Floats], sequence_tokens: int, reserve_bytes: float
+    model: ModelSpec,
+    columns: Mapping[str, Floats],
+    sequence_tokens: int,
+    reserve_bytes: float,
+    redundant: int = 0,
 ) -> MemoryColumns:
     """Memory of n candidates.
 
@@ -257,7 +264,7 @@ def memory_columns(
     logits (tokens whose logits that step computes), held (sequences whose cache the rank keeps),
     imbalance. Each of the held sequences has sequence_tokens tokens at its end.
     """
-    fixed = layout_bytes(model, columns, sequence_tokens)
+    fixed = layout_bytes(model, columns, sequence_tokens, redundant)
     layers = {
         name: layer._replace(cache=layer.cache * columns["held"])
         for name, layer in fixed.layers.items()

@@ -24,11 +24,15 @@ FIRST_LAYOUTS = 64  # of a pool, until the rows of a layout are known
 
 
 def jobs_of(
-    cluster: Cluster, model: ModelSpec, workload: ForwardWorkload | ServingWorkload
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ForwardWorkload | ServingWorkload,
+    imbalances: tuple[tuple[int, float], ...] = (),
 ) -> tuple[Job, ...]:
     """One job for each pool and each choice of number formats."""
+    calibration = load_calibration()
     return tuple(
-        Job(cluster, pool, model.with_precision(precision), workload, load_calibration())
+        Job(cluster, pool, model.with_precision(precision), workload, calibration, imbalances)
         for pool in range(len(cluster.pools))
         for precision in precision_choices(model, workload)
     )

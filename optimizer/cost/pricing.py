@@ -36,6 +36,7 @@ class Job(NamedTuple):
     model: ModelSpec
     workload: ForwardWorkload | ServingWorkload
     calibration: Calibration
+    imbalances: tuple[tuple[int, float], ...] = ()  # EP -> hottest rank's load over the mean
 
     @property
     def device(self) -> Device:
@@ -66,12 +67,13 @@ def sequence_tokens(workload: ForwardWorkload | ServingWorkload) -> int:
 
 def _degrees(job: Job, layouts: Layouts) -> dict[str, Floats]:
     """The columns that follow from the degrees alone [layouts]."""
-    imbalance = job.workload.expert_imbalance or 1.0
     columns = {
         name: getattr(layouts, name).astype(np.float64)
         for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
     }
-    columns["imbalance"] = np.full(len(layouts), imbalance)
+    columns["imbalance"] = np.full(len(layouts), job.workload.expert_imbalance or 1.0)
+    for degree, factor in job.imbalances:
+        columns["imbalance"][layouts.ep == degree] *= factor
     sizes = job.cluster.live_sizes[job.pool]
     # Every boundary is inside a domain only where whole replicas fill the domains without rest.
     whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
@@ -143,7 +145,8 @@ def memory_of(job: Job, rows: Rows, layouts: Layouts) -> MemoryColumns:
     columns["tokens"] = _most_tokens(job, rows, columns["cp"], micro)
     columns["held"] = _held(job, rows)
     columns["logits"] = micro
-    return memory_columns(job.model, columns, sequence_tokens(job.workload), _reserve(job))
+    tokens, redundant = sequence_tokens(job.workload), job.workload.redundant_experts
+    return memory_columns(job.model, columns, tokens, _reserve(job), redundant)
 
 
 def _reserve(job: Job) -> float:
@@ -153,7 +156,8 @@ def _reserve(job: Job) -> float:
 def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
     """Bytes of the fullest rank [n]: what memory_of sums up, each part over its distinct rows."""
     degrees, micro = _degrees(job, layouts), _micro(rows)
-    held = layout_bytes(job.model, degrees, sequence_tokens(job.workload))
+    redundant = job.workload.redundant_experts
+    held = layout_bytes(job.model, degrees, sequence_tokens(job.workload), redundant)
     fullest = fullest_bytes(job.model, held, layouts.pp, rows.layout, _held(job, rows), micro)
     tokens = _most_tokens(job, rows, degrees["cp"][rows.layout], micro)
     chosen, back = representatives(rows.layout, tokens)

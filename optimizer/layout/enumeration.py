@@ -81,8 +81,9 @@ def enumerate_layouts(
     cps = _admitted(min(num_gpus, workload.max_context_parallel), cp_rules(workload), removed, "cp")
     eps = etps = [1]
     if (experts := model.moe) is not None:
-        most = min(num_gpus, experts.num_experts)
-        eps = _admitted(most, ep_rules(model, workload.engine), removed, "ep")
+        redundant = workload.redundant_experts
+        most = min(num_gpus, experts.num_experts + redundant)
+        eps = _admitted(most, ep_rules(model, workload.engine, redundant), removed, "ep")
         most = min(num_gpus, experts.intermediate_size)
         etps = _admitted(most, etp_rules(model), removed, "etp")
     grid = _grid(eps, etps, tps, cps, num_gpus, experts is not None)

@@ -48,12 +48,14 @@ def etp_rules(model: ModelSpec) -> list[Rule]:
     return [_divides("expert hidden size", size, block) for size in sorted(sizes)]
 
 
-def ep_rules(model: ModelSpec, engine: Engine) -> list[Rule]:
+def ep_rules(model: ModelSpec, engine: Engine, redundant: int = 0) -> list[Rule]:
     counts = {
         layer.ffn.num_experts
         for layer in model.layer_types.values()
         if isinstance(layer.ffn, MoeFfn)
     }
+    if redundant:
+        return [_divides("expert slots", count + redundant) for count in sorted(counts)]
     if engine == "vllm":  # without its load balancer vLLM takes uneven experts
         return [(f"{count} experts at most", count.__ge__) for count in sorted(counts)]
     return [_divides("experts", count) for count in sorted(counts)]
@@ -85,7 +87,7 @@ def divisibility_problems(
     degrees: list[tuple[str, int, Iterable[Rule]]] = [
         ("tp", layout.tp, tp_rules(model)),
         ("etp", layout.etp, etp_rules(model)),
-        ("ep", layout.ep, ep_rules(model, workload.engine)),
+        ("ep", layout.ep, ep_rules(model, workload.engine, workload.redundant_experts)),
         ("cp", layout.cp, cp_rules(workload)),
     ]
     found = [

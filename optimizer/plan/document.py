@@ -77,6 +77,7 @@ class Placement(Frozen):
     groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "pp"], tuple[tuple[int, ...], ...]]
     rank_gpu: tuple[tuple[str, ...], ...]
     idle_gpus: tuple[str, ...]
+    expert_slots: tuple[tuple[int, ...], ...] | None = None
 
 
 class StageMemory(Frozen):

@@ -46,7 +46,7 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
     rows = _rows_of(candidate)
     shape = shapes_of(candidate)[0]  # the solver leaves cuts of other shapes at any count
     packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
-    placement = place(job.cluster, job.model, layout, shape.span, packings)
+    placement = place(job.cluster, job.model, layout, shape.span, packings, job.workload)
     memory = stage_memory(job, rows, candidate.layouts)
     model: ModelSpec = space["model"]
     deployment = Deployment(
@@ -221,7 +221,9 @@ def cost_assumptions(job: Job) -> list[Assumption]:
     from optimizer.units import exact
 
     found = []
-    if job.workload.expert_imbalance is None:
+    workload = job.workload
+    stated = (workload.expert_imbalance, workload.expert_loads, workload.expert_skew)
+    if stated == (None, None, None):
         found.append(
             Assumption(
                 key="workload.expert_imbalance",

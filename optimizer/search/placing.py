@@ -9,18 +9,26 @@ from optimizer.cost.stages import even_cut
 from optimizer.layout import ParallelLayout
 from optimizer.plan import Placement, RankPart
 from optimizer.search.degrees import DomainType, Packing
+from optimizer.search.experts.balance import placed_experts
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import GroupedQueryAttention, LatentAttention, LinearAttention, ModelSpec
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 Packings = tuple[tuple[DomainType, Packing, int], ...]
 
 
 def place(
-    cluster: Cluster, model: ModelSpec, layout: ParallelLayout, span: int, packings: Packings
+    cluster: Cluster,
+    model: ModelSpec,
+    layout: ParallelLayout,
+    span: int,
+    packings: Packings,
+    workload: ForwardWorkload | ServingWorkload,
 ) -> Placement:
     """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out."""
     stage_layers = tuple(_ranges(even_cut(model.num_layers, layout.pp)))
-    ranks = tuple(_ranks(model, layout, stage_layers))
+    ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts))
+    experts = placed_experts(model, workload, layout.ep)
     stages = list(_stage_gpus(cluster, layout.width, span, packings))
     rank_gpu = tuple(
         tuple(
@@ -39,6 +47,7 @@ def place(
         groups=_groups(ranks),
         rank_gpu=rank_gpu,
         idle_gpus=idle,
+        expert_slots=experts and tuple(map(tuple, experts.physical_to_logical_map.tolist())),
     )
 
 
@@ -64,7 +73,10 @@ def share(units: int, degree: int, index: int) -> str:
 
 
 def _ranks(
-    model: ModelSpec, layout: ParallelLayout, stage_layers: tuple[tuple[int, int], ...]
+    model: ModelSpec,
+    layout: ParallelLayout,
+    stage_layers: tuple[tuple[int, int], ...],
+    redundant: int,
 ) -> Iterator[RankPart]:
     attentions = [layer.attention for layer in model.layer_types.values()]
     heads = max(
@@ -77,7 +89,7 @@ def _ranks(
     linear = max(
         (a.num_value_heads for a in attentions if isinstance(a, LinearAttention)), default=0
     )
-    experts = model.moe.num_experts if model.moe is not None else 0
+    experts = model.moe.num_experts + redundant if model.moe is not None else 0
     for rank in range(layout.gpus_per_replica):
         stage, place_in_stage = divmod(rank, layout.width)
         tp = place_in_stage % layout.tp

@@ -12,6 +12,7 @@ from optimizer.spec.cluster_file import cluster_of
 from optimizer.spec.document import Document
 from optimizer.spec.files import read_document
 from optimizer.spec.huggingface.reader import is_config, model_of_config
+from optimizer.spec.linears import moe_layers
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.model_file import model_of
 from optimizer.spec.presets import find_preset, locate
@@ -89,7 +90,23 @@ def read_job(
         problems += error.problems
     if cluster is None or found is None or work is None:
         raise SpecError(*dict.fromkeys(problems))
+    _check_experts(found.model, work)
     return Job(cluster, found.model, work, found.strategy)
+
+
+def _check_experts(model: ModelSpec, workload: ForwardWorkload | ServingWorkload) -> None:
+    """Loads, skews and second copies are of this model's experts."""
+    loads, moe = workload.expert_loads, model.moe
+    if moe is None:
+        if loads or workload.expert_skew is not None or workload.redundant_experts:
+            raise SpecError(Problem(f"{model.name} has none; leave it out", key="expert_loads"))
+        return
+    if loads is not None:
+        layers, experts = len(moe_layers(model)), moe.num_experts
+        if len(loads) not in (1, layers) or len(loads[0]) != experts:
+            shape = f"{len(loads)} layers x {len(loads[0])} experts"
+            message = f"are of {shape}; {model.name} has {layers} x {experts} (or 1 x {experts})"
+            raise SpecError(Problem(message, key="expert_loads"))
 
 
 def _model_input(path: Path, document: Document) -> ModelInput:

@@ -51,15 +51,36 @@ class Robust(Frozen):
     context: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.0
 
 
+Load = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+
+
 class _Workload(Frozen):
+    """expert_loads: how often each expert of each MoE layer is picked, in any unit; expert_skew:
+    the same as Zipf's exponent; expert_imbalance: the hottest rank over the mean, on top of them.
+    """
+
     engine: Engine = "any"
     precisions: tuple[PrecisionChoice, ...] = ()  # allowed beside the model's own
     memory_margin: Fraction = 0.05  # of the GPU's memory, left free
     runtime_reserve_bytes: Bytes | None = Field(default=None, alias="runtime_reserve")
     expert_imbalance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    expert_loads: tuple[tuple[Load, ...], ...] | None = None  # [MoE layers or 1, experts]
+    expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    redundant_experts: CountOrZero = 0  # slots of a layer beyond one an expert
     max_context_parallel: Count = 1
     robust: Robust | None = None
     assumptions: tuple[Assumption, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_skew(self) -> Self:
+        if self.expert_loads is not None:
+            if self.expert_skew is not None:
+                raise wrong("stands beside expert_loads; give one of the two", "expert_skew")
+            if len({len(row) for row in self.expert_loads}) != 1 or not self.expert_loads[0]:
+                raise wrong("must have as many experts in every layer", "expert_loads")
+            if not all(any(row) for row in self.expert_loads):
+                raise wrong("has a layer in which no expert is ever picked", "expert_loads")
+        return self
 
 
 class ForwardWorkload(_Workload):

@@ -9,8 +9,10 @@ The kind follows from the keys. A limit is a time, on the mean unless a percenti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from optimizer.errors import SpecError
 from optimizer.spec.assumptions import fill
 from optimizer.spec.document import Document, show_key
 from optimizer.spec.draft import Draft, place, still_assumed
@@ -51,6 +53,7 @@ def workload_of(
             if key not in ("concurrency", "request_rate")
         }
     data = {**stated, **given, "kind": kind}
+    _read_loads(draft, data, document)
     for key in _LIMITS:
         if not isinstance(data.get(key), Mapping):  # "50 ms p99" in short
             draft.moved((key, "value"), draft.source((key,)))
@@ -62,6 +65,24 @@ def workload_of(
         data["assumptions"] = [*listed, *(found.model_dump() for found in draft.assumptions)]
     found: ForwardWorkload | ServingWorkload = draft.finish(WORKLOAD, data, SHORTHAND)
     return found
+
+
+def _read_loads(draft: Draft, data: dict[str, Any], document: Document | None) -> None:
+    """Writes out the loads of experts where a file of them is named; beside the workload first."""
+    named = data.get("expert_loads")
+    if not isinstance(named, str):
+        return
+    from optimizer.spec.loads import read_loads
+
+    folder = Path(document.file).parent if document is not None and document.file else Path()
+    near = folder / named
+    try:
+        loads = read_loads(near if near.exists() else Path(named))
+    except SpecError as error:
+        draft.problems.extend(error.problems)
+        data.pop("expert_loads")
+        return
+    data["expert_loads"] = loads.tolist()
 
 
 def _kind_of(draft: Draft, data: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ MODULES = (
     "identity",
     "weights",
     "cache",
+    "slots",
     "memory",
     "placement",
     "load",

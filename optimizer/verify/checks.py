@@ -18,6 +18,7 @@ from optimizer.verify.placement import coordinates, coverage, groups, stages
 from optimizer.verify.predictions import identities, intervals, steps
 from optimizer.verify.proof import candidates, others, proof
 from optimizer.verify.robustness import robustness
+from optimizer.verify.slots import expert_slots
 from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
 from optimizer.verify.tables import table_shape, table_sums
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     stages,
     coordinates,
     coverage,
+    expert_slots,
     groups,
     spans,
     weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optimizer.verify.document import Json, count, degrees
+from optimizer.verify.document import Json, count, degrees, redundant_experts
 from optimizer.verify.finding import Outcome, equal
 from optimizer.verify.gpus import domains_of, live_gpus, pool_of
 from optimizer.verify.matrices import FORMATS, up
@@ -87,8 +87,9 @@ def divisibility(plan: Json) -> Iterator[Outcome]:
             if kv_heads:
                 cuts.append(("kv_heads", max(kv_heads, tp), min(kv_heads, tp)))
             if ffn["kind"] == "moe":
-                if deployment["precision"] and plan["workload"]["engine"] != "vllm":
-                    cuts.append(("experts", ffn["num_experts"], layout["ep"]))
+                redundant = redundant_experts(plan)
+                if redundant or plan["workload"]["engine"] != "vllm":
+                    cuts.append(("expert slots", ffn["num_experts"] + redundant, layout["ep"]))
                 cuts.append(_columns(ffn["intermediate_size"], precision["experts"], layout["etp"]))
                 shared = ffn["shared_intermediate_size"]
                 cuts.append(_columns(shared, precision["shared_experts"], tp))

@@ -99,6 +99,11 @@ def layer_types(model: Json) -> list[str]:
     return names
 
 
+def redundant_experts(plan: Json) -> int:
+    """Slots of each MoE layer beyond one an expert."""
+    return count(plan["workload"].get("redundant_experts", 0))
+
+
 def is_serving(plan: Json) -> bool:
     kind = plan["workload"]["kind"]
     if kind not in ("serving", "forward"):

@@ -13,6 +13,7 @@ from optimizer.verify.document import (
     members,
     number,
     quantity,
+    redundant_experts,
 )
 from optimizer.verify.finding import ROUNDING, Outcome, at_most, equal
 from optimizer.verify.matrices import up
@@ -85,12 +86,10 @@ def balance(plan: Json) -> Iterator[Outcome]:
             parts = stage["components"]
             kinds = ("dense weights", "expert weights", "embedding and head")
             weights.append(sum(number(parts[kind]) for kind in kinds))
-        experts = []
+        slots, experts = num_experts(model) + redundant_experts(plan), []
         for part in deployment["placement"]["ranks"]:
             first, stop = cut[part["stage"]]
-            experts.append(
-                len(members(part["experts"], num_experts(model))) * sum(routed[first:stop])
-            )
+            experts.append(len(members(part["experts"], slots)) * sum(routed[first:stop]))
         derived = {
             "weight_bytes": weights,
             "memory_bytes": [number(stage["total_bytes"]) for stage in stages],

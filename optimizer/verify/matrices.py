@@ -127,8 +127,10 @@ def _mlp(part: str, ffn: Json, hidden: int, size: int, bias: bool, copies: int) 
     yield Matrix(part, size, hidden, bias, copies)
 
 
-def ffn_matrices(ffn: Json, hidden: int, tp: int, ep: int, etp: int) -> Iterator[Matrix]:
-    """The feed-forward network of one layer, dense or routed."""
+def ffn_matrices(
+    ffn: Json, hidden: int, tp: int, ep: int, etp: int, redundant: int = 0
+) -> Iterator[Matrix]:
+    """The feed-forward network of one layer, dense or routed, with second copies of experts."""
     if ffn["kind"] == "dense":
         size = up(ffn["intermediate_size"], tp)
         yield from _mlp("ffn", ffn, hidden, size, ffn["bias"], 1)
@@ -140,7 +142,7 @@ def ffn_matrices(ffn: Json, hidden: int, tp: int, ep: int, etp: int) -> Iterator
     if ffn["router_correction"]:
         yield Matrix("norm", 1, experts, product=False)
     size = up(ffn["intermediate_size"], etp)
-    yield from _mlp("experts", ffn, hidden, size, ffn["bias"], up(experts, ep))
+    yield from _mlp("experts", ffn, hidden, size, ffn["bias"], up(experts + redundant, ep))
     if ffn["shared_intermediate_size"]:
         shared = up(ffn["shared_intermediate_size"], tp)
         yield from _mlp("shared_experts", ffn, hidden, shared, False, 1)
@@ -148,11 +150,14 @@ def ffn_matrices(ffn: Json, hidden: int, tp: int, ep: int, etp: int) -> Iterator
             yield Matrix("router", hidden, 1)
 
 
-def layer_matrices(model: Json, name: str, layout: dict[str, int]) -> list[Matrix]:
+def layer_matrices(
+    model: Json, name: str, layout: dict[str, int], redundant: int = 0
+) -> list[Matrix]:
     """All that the fullest rank holds of one layer of the named type."""
     layer, hidden = model["layer_types"][name], model["hidden_size"]
+    tp, ep, etp = layout["tp"], layout["ep"], layout["etp"]
     return [
         *attention_matrices(layer["attention"], hidden, layout["tp"]),
-        *ffn_matrices(layer["ffn"], hidden, layout["tp"], layout["ep"], layout["etp"]),
+        *ffn_matrices(layer["ffn"], hidden, tp, ep, etp, redundant),
         Matrix("norm", 2, hidden, product=False),  # before attention, before the FFN
     ]

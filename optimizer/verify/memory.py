@@ -19,6 +19,7 @@ from optimizer.verify.document import (
 from optimizer.verify.finding import ROUNDING, Outcome, at_most, equal
 from optimizer.verify.gpus import pool_of
 from optimizer.verify.matrices import up
+from optimizer.verify.slots import imbalance
 
 TOLERANCE = 0.35  # of activations and buffers, by formulas of our own
 HIDDEN_BYTES = 2  # hidden states are 16 bits wide
@@ -53,7 +54,7 @@ def largest_step(plan: Json, deployment: Json) -> int:
 def expert_pairs(plan: Json, ffn: Json, layout: dict[str, int], tokens: float) -> float:
     """Token-expert pairs that the hottest expert rank computes when each rank brings `tokens`."""
     pairs = tokens * layout["dp"] * layout["cp"] * ffn["num_experts_per_token"]
-    hottest = plan["workload"]["expert_imbalance"] or 1.0
+    hottest = (plan["workload"]["expert_imbalance"] or 1.0) * imbalance(plan)
     return float(min(pairs, pairs / layout["ep"] * hottest) if layout["ep"] > 1 else pairs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from optimizer.verify.document import Json, count, degrees, layer_types, members
+from optimizer.verify.document import Json, count, degrees, layer_types, members, redundant_experts
 from optimizer.verify.finding import Outcome, all_hold, equal
 
 DENSE_GRID = ("stage", "tp", "cp", "dp")
@@ -89,10 +89,10 @@ def _shared_out(what: str, parts: list[str], total: int, copies: int) -> Outcome
 def coverage(plan: Json) -> Iterator[Outcome]:
     """Each layer, head and expert is on the ranks that must have it, and nowhere else."""
     for deployment in plan["deployments"]:
-        yield from _deployment_coverage(plan["model"], deployment)
+        yield from _deployment_coverage(plan["model"], deployment, redundant_experts(plan))
 
 
-def _deployment_coverage(model: Json, deployment: Json) -> Iterator[Outcome]:
+def _deployment_coverage(model: Json, deployment: Json, redundant: int) -> Iterator[Outcome]:
     layout, ranks = degrees(deployment), deployment["placement"]["ranks"]
     yield all_hold("layers and ends", _layers(deployment, len(layer_types(model)), layout["pp"]))
     for column, total in held_heads(model).items():
@@ -101,11 +101,11 @@ def _deployment_coverage(model: Json, deployment: Json) -> Iterator[Outcome]:
         for part in ranks:
             rows.setdefault((part["stage"], part["cp"], part["dp"]), []).append(part[column])
         yield all_hold(column, (_shared_out(column, row, total, copies) for row in rows.values()))
-    experts = num_experts(model)
+    slots = num_experts(model) + redundant if has_experts(model) else 0
     wholes: dict[tuple[int, int], list[str]] = {}
     for part in ranks:
         wholes.setdefault((part["stage"], part["etp"]), []).append(part["experts"])
-    yield all_hold("experts", (_shared_out("expert", row, experts, 1) for row in wholes.values()))
+    yield all_hold("experts", (_shared_out("expert", row, slots, 1) for row in wholes.values()))
 
 
 def _layers(deployment: Json, num_layers: int, pp: int) -> Iterator[Outcome]:

@@ -39,12 +39,12 @@ def assumptions(plan: Json) -> Iterator[Outcome]:
     added = {each["key"]: each["value"] for each in plan["assumptions"][len(own) :]}
     yield equal("assumptions added, each once", len(plan["assumptions"]) - len(own), len(added))
     workload = plan["workload"]
+    skews = ("expert_imbalance", "expert_loads", "expert_skew")
     due = {
-        f"workload.{key}"
-        for key in ("expert_imbalance", "runtime_reserve")
-        if workload[key] is None
+        "workload.expert_imbalance": all(workload[key] is None for key in skews),
+        "workload.runtime_reserve": workload["runtime_reserve"] is None,
     }
-    missing = sorted(due - set(added))
+    missing = sorted({key for key, wanted in due.items() if wanted} - set(added))
     yield not missing, f"assumptions that are not listed: {missing or 'none'}"
     for key, value in added.items():
         if key == "workload.expert_imbalance":

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from optimizer.verify.document import Json, count, degrees, is_serving, layer_types
+from optimizer.verify.document import (
+    Json,
+    count,
+    degrees,
+    is_serving,
+    layer_types,
+    redundant_experts,
+)
 from optimizer.verify.finding import Outcome, equal
 from optimizer.verify.gpus import domains_of
 from optimizer.verify.matrices import FORMATS, up
@@ -104,8 +111,9 @@ def _expert_rules(plan: Json) -> tuple[Rules, Rules]:
         ffn = layer["ffn"]
         if ffn["kind"] == "moe":
             experts, size = count(ffn["num_experts"], 1), ffn["intermediate_size"]
-            uneven = plan["workload"]["engine"] == "vllm"
-            ep["ep", experts] = experts.__ge__ if uneven else _cut(experts)
+            redundant = redundant_experts(plan)
+            uneven = plan["workload"]["engine"] == "vllm" and not redundant
+            ep["ep", experts] = experts.__ge__ if uneven else _cut(experts + redundant)
             etp["etp", size] = _cut(size, plan["model"]["precision"]["experts"])
     return ep, etp
 
@@ -137,7 +145,8 @@ def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -
     if routed:
         largest = max(routed, key=lambda ffn: count(ffn["num_experts"]))
         ep_rules, etp_rules = _expert_rules(plan)
-        eps = _admitted(min(gpus, largest["num_experts"]), ep_rules, removed)
+        slots = largest["num_experts"] + redundant_experts(plan)
+        eps = _admitted(min(gpus, slots), ep_rules, removed)
         etps = _admitted(min(gpus, largest["intermediate_size"]), etp_rules, removed)
         grids = [(ep, etp) for ep in eps for etp in etps if ep * etp <= gpus]
     engine = workload["engine"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optimizer.verify.document import Json, count, degrees, layer_types
+from optimizer.verify.document import Json, count, degrees, layer_types, redundant_experts
 from optimizer.verify.finding import Outcome, equal
 from optimizer.verify.matrices import Matrix, layer_matrices, matrix_bytes, stored_bytes, up
 
@@ -51,9 +51,8 @@ def weights(plan: Json) -> Iterator[Outcome]:
         layout, precision = degrees(deployment), deployment["precision"]
         held: dict[str, tuple[int, int]] = {}
         for name in set(layer_types(model)):
-            sizes = [
-                (m.part, matrix_bytes(m, precision)) for m in layer_matrices(model, name, layout)
-            ]
+            matrices = layer_matrices(model, name, layout, redundant_experts(plan))
+            sizes = [(matrix.part, matrix_bytes(matrix, precision)) for matrix in matrices]
             experts = sum(size for part, size in sizes if part == "experts")
             held[name] = (sum(size for _, size in sizes) - experts, experts)
         cut = stage_layers(deployment, model)
