@@ -78,7 +78,8 @@ class Printed(NamedTuple):
     def shows(self, amount: float, about: bool = False) -> bool:
         """Whether an amount in the same unit prints like this; "about" is within a tenth."""
         room = max(self.half_step, _ABOUT * abs(self.value)) if about else self.half_step
-        return abs(Decimal(amount) - self.value) <= room * Decimal("1.000001")
+        tiny = Decimal("1e-9") * (1 + abs(self.value))  # what floating point may add
+        return abs(Decimal(amount) - self.value) <= room * Decimal("1.000001") + tiny
 
 
 def printed(text: str) -> Printed | None:

@@ -16,11 +16,12 @@ claims:
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from optimizer.audit.amounts import Printed, printed
+from optimizer.audit.amounts import UNITS, Printed, printed
 from optimizer.spec.frozen import Count, Frozen, Name
 
 Value = Annotated[str, Field(min_length=1, max_length=60)]
@@ -66,7 +67,10 @@ class Claim(Frozen):
 
     @property
     def figure(self) -> Printed | None:
-        return printed(self.value) if self.value is not None else None
+        """The value as printed; what is counted is exact."""
+        found = printed(self.value) if self.value is not None else None
+        counted = self.unit in UNITS and UNITS[self.unit].dimension == "count"
+        return found._replace(half_step=Decimal(0)) if found and counted else found
 
 
 class ClaimsFile(Frozen):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from optimizer.audit.amounts import UNITS, printed, show
+from optimizer.audit.amounts import UNITS, show
 from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.finding import Finding
@@ -240,7 +240,7 @@ def _what(claim: Claim) -> str:
 
 def _agree(one: Claim, other: Claim) -> bool:
     """Whether any reading of both units makes the two figures print alike."""
-    first, second = printed(str(one.value)), printed(str(other.value))
+    first, second = one.figure, other.figure
     assert first is not None
     assert second is not None
     for mine in UNITS[str(one.unit)].scales:

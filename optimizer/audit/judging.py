@@ -66,6 +66,19 @@ def _hits(claim: Claim, derived: Sequence[Derived]) -> Iterator[Hit]:
         for scale in _scales(claim):
             if _reproduces(claim, each, scale):
                 yield Hit(each, scale.reading)
+            elif each.holds and _is_equality(claim):
+                yield from _slips(claim, each, scale)
+
+
+def _slips(claim: Claim, derived: Derived, scale: Scale) -> Iterator[Hit]:
+    """A unit that is off by a thousand: explains a figure, never confirms it."""
+    figure = claim.figure
+    if derived.low is not None or claim.about or figure is None or not figure.value:
+        return  # anything lies near an interval or near enough
+    for factor in (1e3, 1e-3):
+        if figure.half_step and _reproduces(claim, derived, Scale(scale.size * factor)):
+            unit = scale.reading or str(claim.unit)
+            yield Hit(derived._replace(holds=False), f"{unit} off by a thousand")
 
 
 def _is_equality(claim: Claim) -> bool:

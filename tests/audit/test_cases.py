@@ -52,7 +52,9 @@ VERDICTS = {
         "variance of compute": READING,
         "variance of memory": CONFIRMED,
         "variance of communication": READING,
-        "enough to generate the DAG": READING,
+        "gives the module dependencies": CONFIRMED,
+        "gives the communication patterns": REFUTED,
+        "gives the GPU assignment": REFUTED,
         "one sum in two units": REFUTED,
     },
     "b": {
@@ -70,7 +72,7 @@ VERDICTS = {
         "a latency that is a throughput turned over": REFUTED,
     },
     "c": {
-        "TP=4 EP=4 and PP=4 take 16 GPUs": CONFIRMED,
+        "TP=4 EP=4 and PP=4 take 16 GPUs": READING,
         "4 experts a layer": CONFIRMED,
         "8 x 4 = 32 experts": CONFIRMED,
         "40 modules": CONFIRMED,
@@ -224,6 +226,20 @@ def test_report_e_counts_one_capacity_in_two_ways() -> None:
     assert "43.1625 %" in shortfall.arithmetic
     contradictions = [each.claim for each in audited("e").findings if "two ways" in each.claim]
     assert "one figure read in two ways: 133.33 % of capacity; 30.1 % shortfall" in contradictions
+
+
+def test_the_rate_of_report_e_is_that_of_fp32_on_a_gpu_without_fp8() -> None:
+    finding = found("e", "19.5 TFLOP/s")
+    assert finding.verdict == "confirmed-under-reading"
+    assert "the fp32 rate of a100" in finding.reading
+    assert "no fp8" in finding.arithmetic
+
+
+def test_the_degrees_of_report_c_share_the_gpus_of_a_stage() -> None:
+    """4 x 4 = 16 GPUs where TP and EP share four of them, else 64."""
+    finding = found("c", "TP=4 EP=4 and PP=4 take 16 GPUs")
+    assert "shared by both grids" in finding.reading
+    assert "= 64 GPUs" in finding.arithmetic
 
 
 def test_the_phase_decides_whether_report_e_is_ready() -> None:

@@ -210,6 +210,37 @@ def test_whole_modules_are_even_only_where_they_divide(modules: int, gpus: int) 
     assert (spread(loads) == 0) == (modules % gpus == 0)
 
 
+def test_whole_modules_need_a_cut_to_be_equal(tmp_path: Path) -> None:
+    """40 modules on 16 GPUs: with TP 4 each GPU has 2 experts and 2 quarters; without it no GPU
+    can."""
+    folder = Path(__file__).parents[2] / "configs" / "cases" / "c"
+    specs = {"hardware": str(folder / "hardware.yaml"), "model": str(folder / "model.yaml")}
+    claim = {"quantity": "variance", "component": "modules", "value": 0, "unit": "%"}
+    cut = one(tmp_path, claim, **specs, gpus=16, strategy="TP4+EP4+PP4")
+    assert cut.verdict == "confirmed-under-reading"
+    whole = one(tmp_path, claim, **specs, gpus=16, strategy="EP4-PP4-DP4")
+    assert whole.verdict == "refuted"
+    assert "8 GPUs hold 3, 8 hold 2" in whole.arithmetic
+
+
+def test_a_unit_off_by_a_thousand_explains_and_does_not_confirm(tmp_path: Path) -> None:
+    claim = {
+        "quantity": "memory_per_gpu",
+        "component": "attention weights",
+        "value": "1.342",
+        "unit": "MB",
+    }
+    finding = one(tmp_path, claim)
+    assert finding.verdict == "refuted"
+    assert "MB off by a thousand" in finding.readings
+
+
+def test_what_is_counted_is_exact(tmp_path: Path) -> None:
+    claim = {"quantity": "sequential_layers", "unit": "layers"}
+    assert one(tmp_path, {**claim, "value": 32}).verdict == "confirmed"
+    assert one(tmp_path, {**claim, "value": "31.6"}).verdict == "refuted"
+
+
 def test_an_audit_of_one_case_is_the_same_each_time(tmp_path: Path) -> None:
     of(tmp_path, [{"quantity": "optimal"}])
     first, second = (audit_case(read_case(tmp_path / "claims.yaml")) for _ in range(2))

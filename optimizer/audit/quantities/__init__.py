@@ -6,12 +6,15 @@ from optimizer.audit.quantities import (
     balance,
     counts,
     effects,
+    graph,
     memory,
     own,
+    peak,
     rates,
     statements,
     work,
 )
+from optimizer.audit.quantities.graph import DAG_NEEDS
 from optimizer.audit.quantities.quantity import LINKS, LOAD, SIZES, Quantity
 
 _TIMES = (*SIZES, *LOAD, *LINKS)
@@ -35,6 +38,7 @@ QUANTITIES: dict[str, Quantity] = {
     "flops_per_token": Quantity("FLOP", work.flops_per_token, work.PARTS, "MFLOP", _WORK),
     "compute_rate": Quantity("FLOP/s", rates.compute_rate, work.PARTS, "TFLOP/s", _TIMES),
     "utilisation": Quantity("fraction", rates.utilisation, ("", *work.PARTS), "%", _TIMES),
+    "peak_rate": Quantity("FLOP/s", peak.peak_rate, example="TFLOP/s"),
     "throughput": Quantity("tokens/s", rates.throughput, example="tokens/s", rests_on=_TIMES),
     "latency": Quantity("seconds", rates.latency, example="ms", rests_on=_TIMES),
     "speedup": Quantity("fraction", rates.speedup, ("throughput", "latency"), "x", _TIMES),
@@ -44,8 +48,8 @@ QUANTITIES: dict[str, Quantity] = {
     "ratio": Quantity("fraction", own.ratio_of_terms, example="%"),
     "excess": Quantity("bytes", own.excess_of_terms, example="GB"),
     "shortfall": Quantity("fraction", own.shortfall_of_terms, example="%"),
-    "acyclic": Quantity("statement", statements.acyclic),
-    "dag_information": Quantity("statement", statements.dag_information),
+    "acyclic": Quantity("statement", graph.acyclic),
+    "dag_information": Quantity("statement", graph.dag_information, tuple(DAG_NEEDS)),
     "artefact": Quantity("statement", statements.artefact),
     "mapping": Quantity("statement", statements.mapping),
     "fits": Quantity("statement", statements.fits, rests_on=_HELD),

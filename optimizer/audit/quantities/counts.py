@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.deriving import Answer, Derived
 from optimizer.audit.own_figures import Told
 from optimizer.layout import ParallelLayout
+from optimizer.layout.names import degrees_of
 
 
 def gpus(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
@@ -16,15 +18,17 @@ def gpus(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     if claim.component == "available":
         return Answer((Derived(case.cluster.num_live_gpus, _there(case)),))
     found = []
-    for index, reading in enumerate(case.readings):
+    written = prod(degrees_of(case.strategy.rpartition(":")[2]).values())
+    for reading in case.readings:
         layout = reading.layout
+        at_word = reading.rule == "canonical" or layout.gpus == written
         label = f"{case.strategy} as {layout.name} ({reading.rule})"
         found.append(
             Derived(
                 layout.gpus,
                 f"{_spelled(layout)} = {layout.gpus} GPUs, {_there(case)}",
                 (label,),
-                (label,) if index else (),
+                () if at_word else (label,),
             )
         )
     return Answer(tuple(found))

@@ -1,9 +1,8 @@
-"""Statements without a figure: acyclicity, what is known, feasibility, readiness, optimality."""
+"""Statements without a figure: what is handed over, feasibility, readiness, optimality."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 
 from optimizer.audit.better import better_plans
 from optimizer.audit.case import Case
@@ -13,71 +12,6 @@ from optimizer.audit.own_figures import Told
 from optimizer.audit.readiness import readiness
 
 TRUE = "true"
-
-
-def acyclic(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
-    """Whether the modules of a replica sort so that each follows its inputs."""
-    edges = list(module_edges(case))
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for before, after in edges:
-        sorter.add(after, before)
-    try:
-        count = len(tuple(sorter.static_order()))
-    except CycleError as error:
-        return Answer((Derived("false", f"cycle: {' -> '.join(error.args[1])}"),))
-    text = f"{count} modules and {len(edges)} edges sort topologically: none follows itself"
-    return Answer((Derived(TRUE, text),))
-
-
-def module_edges(case: Case) -> Iterator[tuple[str, str]]:
-    """input -> attention -> router -> experts -> combine of each layer, then the next layer; the
-    send between two stages where the pipeline is cut."""
-    model, layout = case.model, case.layout
-    last = "embedding"
-    for index, name in enumerate(model.layer_names):
-        stage = index * layout.pp // model.num_layers
-        if index and stage != (index - 1) * layout.pp // model.num_layers:
-            yield last, f"send to stage {stage}"
-            last = f"send to stage {stage}"
-        attention, combine = f"layer {index} attention", f"layer {index} combine"
-        yield last, attention
-        ffn = model.layer_types[name].ffn
-        if ffn.kind == "moe":
-            yield attention, f"layer {index} router"
-            for expert in range(ffn.num_experts):
-                yield f"layer {index} router", f"layer {index} expert {expert}"
-                yield f"layer {index} expert {expert}", combine
-        else:
-            yield attention, combine
-        last = combine
-    yield last, "head"
-
-
-DAG_NEEDS = {
-    "moe.num_experts_per_token": "top-k: how many experts a token is sent to",
-    "attention.num_heads": "heads: how attention is cut",
-    "vocab_size": "vocabulary: the size of embedding and head",
-    "moe.gated": "gating: two matrices an expert or three",
-    "gpus_per_node": "GPUs of a node: which edges cross nodes",
-    "hidden_size": "hidden size",
-    "moe.intermediate_size": "hidden size of an expert",
-    "seq_len": "sequence length",
-}
-
-
-def dag_information(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
-    """Layers, experts and degrees give the graph's shape; volumes and GPUs need what is listed."""
-    unknown = {row.key for row in case.assumptions}
-    lacking = [why for key, why in DAG_NEEDS.items() if key in unknown]
-    edges = len(list(module_edges(case)))
-    label = "which module follows which, without volumes and without GPUs"
-    shape = f"layers and experts give {edges} dependencies of modules"
-    if not lacking:
-        return Answer((Derived(TRUE, f"{shape}; every size and every node is stated"),))
-    text = (
-        f"{shape}; communication volumes and the assignment of GPUs also need: {'; '.join(lacking)}"
-    )
-    return Answer((Derived("false", text, ("all of it",)), Derived(TRUE, text, (label,), (label,))))
 
 
 def artefact(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
