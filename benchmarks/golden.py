@@ -1,4 +1,4 @@
-"""Writes results/golden: the five cases and five clusters that this project holds its choices by.
+"""Writes results/golden: the cases, clusters and fleets that this project holds its choices by.
 
 python benchmarks/golden.py "why the plans changed"
 """
@@ -9,9 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from optimizer.fleets import plan_fleet
 from optimizer.pipeline import optimize
 from optimizer.plan import load_plan, sealed, write_plan
+from optimizer.plan.fleet import write_fleet
 from optimizer.report.files import write_files
+from optimizer.spec.fleet_file import read_fleet
 from optimizer.spec.reading import read_job
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +58,10 @@ def main() -> None:
             plan = sealed(plan.model_copy(update={"accepted": accepted}))
             write_files(golden, {path.name: write_plan(plan)})
             print(f"{name}: {plan.name}")
+    for path in sorted((ROOT / "configs" / "fleets").glob("*.yaml")):
+        fleet = plan_fleet(read_fleet(path))
+        write_files(golden / "fleets", {f"{path.stem}.json": write_fleet(fleet)})
+        print(f"fleet {path.stem}: {fleet.gpus} GPUs in {len(fleet.parts)} parts")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from optimizer.cost.memory import sequence_cache_bytes
 from optimizer.errors import InfeasibleError
 from optimizer.layout import Space, enumerate_layouts
 from optimizer.pipeline import optimize, price
@@ -26,17 +29,23 @@ from optimizer.search.fleet import (
     vectors_of,
 )
 from optimizer.spec.cluster import Cluster, Pool
-from optimizer.spec.fleet import Demand, Fleet
+from optimizer.spec.fleet import Demand, Fleet, Mode, Role
+from optimizer.spec.workload import ServingWorkload
 from optimizer.verify import Finding, verify_plan
 from optimizer.verify.fleet import verify_fleet
+
+ROLES: dict[Mode, tuple[Role, ...]] = {
+    "aggregated": ("serving",),
+    "disaggregated": ("prefill", "decode"),
+}
 
 
 class Part(NamedTuple):
     """One chosen use of a demand."""
 
     demand: Demand
-    mode: str
-    role: str
+    mode: Mode
+    role: Role
     use: Use
     share_per_s: float
 
@@ -47,27 +56,29 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
     Raises InfeasibleError with what each demand would need where they do not fit together.
     """
     cluster = fleet.cluster
-    offers = [offers_for(fleet, demand) for demand in fleet.demands]
-    kept, notes = packable(cluster, [offer for own in offers for offer in own])
+    offers = [
+        {role: offers_for(fleet, demand, role) for mode in demand.modes for role in ROLES[mode]}
+        for demand in fleet.demands
+    ]
+    kept, notes = packable(
+        cluster, [offer for own in offers for every in own.values() for offer in every]
+    )
     usable = set(kept)
     rooms = rooms_of(cluster, kept)
     asks = []
     for demand, own in zip(fleet.demands, offers, strict=True):
-        vectors = vectors_of(
-            [offer for offer in own if offer in usable],
-            rooms,
-            demand.wanted_per_s,
-            fleet.max_pools,
-            partial=fleet.objective == "served",
-        )
-        asks.append(
-            Ask(
-                demand.name,
+        vectors = {
+            role: vectors_of(
+                [offer for offer in every if offer in usable],
+                rooms,
                 demand.wanted_per_s,
-                demand.weight,
-                {"aggregated": {"serving": vectors}},
+                fleet.max_pools,
+                partial=fleet.objective == "served",
             )
-        )
+            for role, every in own.items()
+        }
+        modes = {mode: {role: vectors[role] for role in ROLES[mode]} for mode in demand.modes}
+        asks.append(Ask(demand.name, demand.wanted_per_s, demand.weight, modes))
     _all_can_be_served(fleet, asks)
     prices = [pool.gpu.price_per_hour or 0.0 for pool in cluster.pools]
     choice = choose_fleet(asks, rooms, prices, fleet.objective)
@@ -79,16 +90,62 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
     return _document(fleet, asks, choice, list(zip(parts, gpus, plans, strict=True)), notes)
 
 
-def offers_for(fleet: Fleet, demand: Demand) -> tuple[Offer, ...]:
-    """What one replica of the demand's model serves at most in each pool, by the room it takes."""
-    free = demand.workload.model_copy(update={"request_rate": None})
+def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
+    """What one replica of the demand's model serves at most in each pool, by the room it takes.
+
+    A prefill worker takes one prompt a rank at a time: what waits for it is not counted on.
+    """
+    workload = role_workload(fleet.cluster, demand, role)
+    if workload is None:
+        return ()
     spaces = []
     for pool in range(len(fleet.cluster.pools)):
-        space = enumerate_layouts(fleet.cluster, pool, demand.model, free)
+        space = enumerate_layouts(fleet.cluster, pool, demand.model, workload)
         small = space.layouts.gpus_per_replica <= fleet.max_replica_gpus
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
-    candidates = price(fleet.cluster, demand.model, free, spaces).candidates
-    return offers_of(candidates, demand.workload.output_len)
+    candidates = price(fleet.cluster, demand.model, workload, spaces).candidates
+    if role == "prefill":
+        candidates = candidates.take(candidates.sequences == 1)
+    return offers_of(candidates, workload.output_len)
+
+
+def role_workload(cluster: Cluster, demand: Demand, role: Role) -> ServingWorkload | None:
+    """What a role does as a workload of its own, its load left open; None where moving the cache
+    takes all of the time to first token.
+
+    Prefill ends with the first token; its TTFT leaves time to move the cache. Decode finds all but
+    the last input token in the cache.
+    """
+    asked = demand.workload.model_copy(update={"request_rate": None})
+    if role == "prefill":
+        limit = asked.ttft
+        if limit is not None:
+            left = limit.value_s - transfer_s(cluster, demand)
+            if left <= 0:
+                return None
+            limit = limit.model_copy(update={"value_s": left})
+        return asked.model_copy(update={"output_len": 1, "ttft": limit, "tpot": None})
+    if role == "decode":
+        return asked.model_copy(update={"prefix_len": asked.input_len - 1, "ttft": None})
+    return asked
+
+
+def transfer_s(cluster: Cluster, demand: Demand) -> float:
+    """Seconds to move one request's cache, whole, over one GPU's share of the slowest link: an
+    upper bound, since ranks send their parts at once and layer by layer."""
+    links = [pool.inter_node for pool in cluster.pools]
+    if cluster.inter_pool is not None:
+        links.append(cluster.inter_pool)
+    one = np.ones(1)
+    size = sum(
+        float(
+            sequence_cache_bytes(
+                demand.model.layer_types[name], demand.model, demand.workload.input_len, one, one
+            )[0]
+        )
+        for name in demand.model.layer_names
+    )
+    return max(link.latency_s + size / link.bandwidth_bytes_per_s for link in links)
 
 
 def parts_of(fleet: Fleet, choice: FleetChoice) -> list[Part]:
@@ -124,31 +181,40 @@ def _all_can_be_served(fleet: Fleet, asks: Sequence[Ask]) -> None:
 
 
 def _most(fleet: Fleet, demand: Demand) -> str:
-    offers = offers_for(fleet, demand)
-    if not offers:
-        return "no replica keeps its limits"
-    rates = [
-        offer.requests_per_s * (fleet.cluster.live_gpus(offer.pool) // offer.gpus)
-        for offer in offers
-    ]
-    return f"{max(rates):.3g} at most from one layout in one pool"
+    found = []
+    for role in dict.fromkeys(role for mode in demand.modes for role in ROLES[mode]):
+        rates = [
+            offer.requests_per_s * (fleet.cluster.live_gpus(offer.pool) // offer.gpus)
+            for offer in offers_for(fleet, demand, role)
+        ]
+        most = f"{max(rates):.3g} at most from one layout in one pool" if rates else ""
+        found.append(f"{role} {most or 'finds no replica that keeps its limits'}")
+    return ", ".join(found)
 
 
 def _alone(asks: Sequence[Ask]) -> list[str]:
     """The fewest GPUs that each demand needs for itself."""
-    return [
-        f"{ask.name}: {min(sum(use.gpus for use in vector) for vector in vectors)} GPUs at least"
-        for ask in asks
-        for roles in ask.modes.values()
-        for vectors in roles.values()
-    ]
+    found = []
+    for ask in asks:
+        least = min(
+            sum(min(sum(use.gpus for use in vector) for vector in own) for own in roles.values())
+            for roles in ask.modes.values()
+            if all(roles.values())
+        )
+        found.append(f"{ask.name}: {least} GPUs at least")
+    return found
 
 
 def _plan(cluster: Cluster, part: Part, gpus: Iterable[str]) -> Plan:
     """The part as an ordinary plan on its own GPUs: every other one counts as dead there."""
     alone = cluster_of_gpus(cluster, part.use.offer.pool, set(gpus))
     layout = part.use.offer.layout.model_copy(update={"replicas": part.use.replicas})
-    workload = part.demand.workload.model_copy(update={"request_rate": part.share_per_s})
+    load: dict[str, Any] = {"request_rate": part.share_per_s}
+    if part.role == "prefill":
+        load = {"concurrency": layout.dp * layout.replicas}
+    workload = role_workload(cluster, part.demand, part.role)
+    assert workload is not None
+    workload = workload.model_copy(update=load)
     strategy = f"canonical:{layout.name}"
     return optimize(alone, part.demand.model, workload, top=1, strategy=strategy).best
 
@@ -193,8 +259,14 @@ def _document(
             for role in ("serving", "prefill", "decode")
         }
         rate = max(rates["serving"], min(rates["prefill"], rates["decode"]))
+        apart = any(rates[role] for role in ("prefill", "decode"))
         served.append(
-            Served(demand=demand.name, wanted_per_s=demand.wanted_per_s, served_per_s=rate)
+            Served(
+                demand=demand.name,
+                wanted_per_s=demand.wanted_per_s,
+                served_per_s=rate,
+                transfer_s=transfer_s(fleet.cluster, demand) if apart else None,
+            )
         )
     found = FleetPlan(
         name=fleet.name,

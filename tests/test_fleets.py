@@ -15,7 +15,7 @@ from optimizer.spec.fleet_file import read_fleet
 from optimizer.verify.fleet import verify_fleet
 
 MIXED = Path("configs/fleets/mixed.yaml")
-GOLDEN = Path("results/golden/fleets/mixed.json")
+GOLDEN = Path("results/golden/fleets")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,11 @@ def one(tmp_path: Path, rate: str, objective: str = "gpus", nodes: int = 1) -> P
     return written(tmp_path, text)
 
 
-def test_the_golden_fleet_is_still_the_best(mixed: FleetPlan) -> None:
-    assert write_fleet(mixed) == GOLDEN.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["mixed", "disaggregated"])
+def test_a_golden_fleet_is_still_the_best(name: str) -> None:
+    fleet = plan_fleet(read_fleet(Path("configs/fleets") / f"{name}.yaml"))
+    golden = (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
+    assert write_fleet(fleet) == golden
 
 
 def test_every_part_and_plan_is_verified(mixed: FleetPlan) -> None:
@@ -148,3 +151,52 @@ def test_wrong_fleets_name_the_key(tmp_path: Path, old: str, new: str, says: str
     with pytest.raises(SpecError, match=says) as caught:
         read_fleet(written(tmp_path, text.replace(old, new)))
     assert "fleet.yaml" in str(caught.value)
+
+
+APART = """
+hardware: {preset: h200-sxm, nodes: 16}
+models:
+  - model: deepseek-v3
+    modes: [MODES]
+    workload: {input_len: 4096, output_len: 512, request_rate: 20 req/s, ttft: TTFT, tpot: 30 ms}
+"""
+
+
+def apart(tmp_path: Path, modes: str, ttft: str = "2 s") -> Path:
+    return written(tmp_path, APART.replace("MODES", modes).replace("TTFT", ttft))
+
+
+def test_prefill_and_decode_apart_stand_in_one_ranking_with_both_together(tmp_path: Path) -> None:
+    both = plan_fleet(read_fleet(apart(tmp_path, "aggregated, disaggregated")))
+    one = plan_fleet(read_fleet(apart(tmp_path, "aggregated")))
+    other = plan_fleet(read_fleet(apart(tmp_path, "disaggregated")))
+    assert both.gpus == min(one.gpus, other.gpus)
+    assert {part.role for part in other.parts} == {"prefill", "decode"}
+    assert all(finding.ok for finding in verify(other))
+    for role in ("prefill", "decode"):
+        capacity = sum(part.capacity_per_s for part in other.parts if part.role == role)
+        assert capacity >= 20
+
+
+def test_moving_the_cache_takes_its_share_of_the_time_to_first_token(tmp_path: Path) -> None:
+    """61 layers x 4,096 tokens x 576 values x 2 B over 50 GB/s and 10 us."""
+    other = plan_fleet(read_fleet(apart(tmp_path, "disaggregated")))
+    moved_s = 61 * 4096 * 576 * 2 / 50e9 + 10e-6
+    assert other.served[0].transfer_s == pytest.approx(moved_s)
+    for part in other.parts:
+        plan = other.plans[part.plan]
+        if part.role == "prefill":
+            assert plan.predictions["ttft_s"].value <= 2.0 - moved_s
+        else:
+            assert plan.predictions["tpot_s"].value <= 0.030
+
+
+def test_a_cache_that_cannot_be_moved_in_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InfeasibleError, match="prefill finds no replica"):
+        plan_fleet(read_fleet(apart(tmp_path, "disaggregated", "5 ms")))
+
+
+def test_verify_finds_a_cache_that_moves_too_fast(tmp_path: Path) -> None:
+    document = json.loads(write_fleet(plan_fleet(read_fleet(apart(tmp_path, "disaggregated")))))
+    document["served"][0]["transfer_s"] /= 2
+    assert [each.check for each in verify_fleet(document) if not each.ok] == ["apart"]

@@ -155,7 +155,7 @@ def _of_grid(
     for micro, vp, (bits, share), ep in product(
         _micro_batches(row, batch / dp),
         _chunks(row, model, source, pp),
-        _recompute(row, model, source),
+        _recompute(row, model, source, software.family),
         _expert_ranks(row, experts, tp * cp * dp),
     ):
         yield {
@@ -188,11 +188,16 @@ def _chunks(row: Row, model: ModelSpec, source: Source, pp: int) -> tuple[int, .
     return _given(row, "vp", found or (1,))
 
 
-def _recompute(row: Row, model: ModelSpec, source: Source) -> tuple[tuple[int, float], ...]:
+def _recompute(
+    row: Row, model: ModelSpec, source: Source, family: str
+) -> tuple[tuple[int, float], ...]:
+    """Nothing, what is cheap to repeat, or everything, where nothing is stated."""
     cell = text(row, "recompute") or source.recompute or ""
     if cell:
         return (recompute_of(cell, model.num_layers),)
-    return ((0, 1.0), (MODULES["full"], 1.0))
+    cheap = MODULES["mla_up_proj"] | MODULES["moe_act"] | MODULES["layernorm"]
+    some = MODULES["half"] if family == "torch" else cheap
+    return ((0, 1.0), (some, 1.0), (MODULES["full"], 1.0))
 
 
 def _expert_ranks(row: Row, experts: int, width: int) -> tuple[int, ...]:

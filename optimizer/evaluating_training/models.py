@@ -18,6 +18,7 @@ from optimizer.spec.model import (
 )
 from optimizer.spec.reading import read_model
 
+MOST_SHARED = 64
 VOCABULARY = 51200  # GPT-2's, padded, where a row states none
 
 
@@ -84,6 +85,8 @@ def _experts(row: Row, hidden: int) -> Ffn:
     shared = text(row, "shared_experts")
     stated = re.search(r"intermediate\D*(\d+)", shared)
     many = number(row, "shared_experts") or 0.0
+    if many > MOST_SHARED:  # a width, not a count
+        many /= size
     experts = whole(row, "experts") or 1
     return MoeFfn(
         num_experts=experts,

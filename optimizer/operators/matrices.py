@@ -72,7 +72,7 @@ def fused(linears: Iterable[Linear]) -> tuple[tuple[Linear, ...], ...]:
 def fused_shape(linears: Sequence[Linear], degree: Floats) -> tuple[str, Floats, Floats]:
     """(name, inputs, outputs) of the product of one rank: outputs stand side by side."""
     shapes = [shard_shape(linear, degree) for linear in linears]
-    name = "+".join(linear.name for linear in linears)
+    name = "/".join(linear.name for linear in linears)
     return name, shapes[0][0], sum(outputs for _, outputs in shapes) + 0.0 * degree
 
 

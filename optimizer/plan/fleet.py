@@ -14,6 +14,7 @@ from pydantic import Field
 from optimizer.plan.document import Number, Plan
 from optimizer.plan.files import content_hash
 from optimizer.spec.cluster import Cluster
+from optimizer.spec.fleet import Mode, Role
 from optimizer.spec.frozen import Frozen
 
 FLEET_VERSION = "1.0"
@@ -24,8 +25,8 @@ class FleetPart(Frozen):
     second within the limits, of which share_per_s are asked; `plan` is its index in plans."""
 
     demand: str
-    mode: Literal["aggregated", "disaggregated"]
-    role: Literal["serving", "prefill", "decode"]
+    mode: Mode
+    role: Role
     pool: str
     name: str
     replicas: int
@@ -36,11 +37,13 @@ class FleetPart(Frozen):
 
 
 class Served(Frozen):
-    """What a demand asks for and what it gets, in requests a second."""
+    """What a demand asks for and what it gets, in requests a second; transfer_s is what moving one
+    request's cache from prefill to decode takes, where they lie apart."""
 
     demand: str
     wanted_per_s: Number
     served_per_s: Number
+    transfer_s: Number | None
 
 
 class FleetProof(Frozen):

@@ -12,6 +12,7 @@ from optimizer.spec.model import ModelSpec
 from optimizer.spec.workload import ServingWorkload
 
 Mode = Literal["aggregated", "disaggregated"]
+Role = Literal["serving", "prefill", "decode"]
 
 
 class Demand(Frozen):

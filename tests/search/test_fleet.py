@@ -13,6 +13,7 @@ from optimizer.search.fleet import (
     Ask,
     Offer,
     Use,
+    Vector,
     choose_fleet,
     name_gpus,
     packable,
@@ -46,6 +47,10 @@ def cluster_of(*pools: tuple[int, ...]) -> Cluster:
 
 def offer(pool: int, rate: float, *pieces: tuple[int, int]) -> Offer:
     return Offer(pool, ParallelLayout(), tuple(pieces), rate)
+
+
+def ask(name: str, wanted: float, vectors: list[Vector]) -> Ask:
+    return Ask(name, wanted, 1.0, {"aggregated": {"serving": vectors}})
 
 
 def fits(domains: list[int], pieces: list[int]) -> bool:
@@ -107,7 +112,12 @@ def test_the_solver_equals_brute_force(seed: int, objective: Any) -> None:
     prices = [2.0, 3.0][: len(cluster.pools)]
     partial = objective == "served"
     asks = [
-        Ask(f"d{index}", want, 1.0, {"one": {"serving": vectors_of(own, rooms, want, 2, partial)}})
+        Ask(
+            f"d{index}",
+            want,
+            1.0,
+            {"aggregated": {"serving": vectors_of(own, rooms, want, 2, partial)}},
+        )
         for index, (own, want) in enumerate(zip(demands, wanted, strict=True))
     ]
     found = choose_fleet(asks, rooms, prices, objective)

@@ -42,6 +42,7 @@ class Software(Frozen):
     deepspeed: bool = False  # gradients leave after the backward
     fused_loss: bool = False  # cross-entropy in place of the logits
     overlap_tp: bool = True  # collectives of tensor parallelism behind matrix products
+    overlap_tp_gradient: bool = False  # only the inputs' gradients (Megatron-LM from late 2021 on)
     overlap_ep: bool = False  # expert exchange behind the other micro-batch (DualPipe)
     static_shapes: bool = False  # MoE with a token capacity: captured as a graph
     compiled: bool = True
@@ -127,6 +128,7 @@ def rates_of(constants: dict[str, float], pool: Pool, software: Software) -> Rat
         network_bytes_per_s=pool.inter_node.bandwidth_bytes_per_s * k["network"],
         domain=float(pool.nvlink_domain or pool.gpus_per_node),
         tp_exposed=exposed_tp,
+        tp_gradient_hidden=float(software.overlap_tp_gradient),
         ep_exposed=k["ep_exposed"] * (k["ep_overlapped"] if software.overlap_ep else 1.0) * moe,
         etp_exposed=k["ep_exposed"],
         cp_exposed=k["cp_exposed"],

@@ -18,7 +18,7 @@ from optimizer.cost.training.stage_memory import (
     peak_of,
     working_parts,
 )
-from optimizer.cost.training.step import Stages, Step, finished
+from optimizer.cost.training.step import Stages, Step, finished, one_table_less
 from optimizer.layout import Ints
 from optimizer.spec.model import ModelSpec
 
@@ -77,7 +77,7 @@ def price_cut(pieces: CutPieces, counts: Ints, rates: Rates, mtp_mode: int = 0) 
     both, weights = stages("forward_s") + stages("backward_s"), stages("weight_gradient_s")
     slowest = int(both.argmax())
     dense, experts = stages("dense_parameters"), stages("expert_parameters")
-    fullest = int((dense + experts).argmax())
+    tied = one_table_less(seconds, pieces.layouts)[one]
     ends = (seconds.head, seconds.embedding, seconds.mtp)
     mix = {part: np.array([_spent(seconds.layers, ends, counts, part, mtp_mode)]) for part in PARTS}
     step = finished(
@@ -86,8 +86,8 @@ def price_cut(pieces: CutPieces, counts: Ints, rates: Rates, mtp_mode: int = 0) 
             both.sum(keepdims=True),
             weights[[slowest]],
             weights.sum(keepdims=True),
-            dense[[fullest]],
-            experts[[fullest]],
+            dense.max(keepdims=True) - tied,
+            experts.max(keepdims=True),
             mix,
         ),
         seconds.lowered.take(one),

@@ -101,7 +101,10 @@ def work_seconds(
         return forward, forward, nothing
     if work.kind == "tp":
         forward = 2 * ring_s(layouts, rates, "tp", work.bytes) * rates.tp_exposed
-        return forward, forward, nothing
+        # Without sequence parallelism the backward's one all-reduce can hide whole; with it the
+        # gathering of the outputs' gradients, half of the traffic, cannot.
+        most = np.where(layouts.sequence_parallel > 0, 0.5, 1.0)
+        return forward, forward * (1.0 - rates.tp_gradient_hidden * most), nothing
     if work.kind == "cp":
         forward = ring_s(layouts, rates, "cp", work.bytes * layouts.cp) * rates.cp_exposed
         return forward, 2 * forward, nothing

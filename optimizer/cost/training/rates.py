@@ -37,6 +37,7 @@ class Rates:
     network_bytes_per_s: Column
     domain: Column  # GPUs that NVLink joins
     tp_exposed: Column
+    tp_gradient_hidden: Column  # 1: inputs' gradients are reduced behind the weight gradients
     ep_exposed: Column
     etp_exposed: Column
     cp_exposed: Column

@@ -50,12 +50,18 @@ class Stages:
 
 
 def step_of(pieces: Pieces, layouts: TrainingLayouts, rates: Rates, cut: Cut = "usual") -> Step:
-    """A step with stages of equal layers, or cut as people cut them; "even" spreads all work to
-    the last second, which no cut beats: a bound for pruning."""
-    total = total_s(pieces)
-    slowest = total / layouts.pp if cut == "even" else slowest_usual_s(pieces, layouts)
-    weights = sum_of(pieces, "weight_gradient_s")
-    dense, experts = stage_parameters(pieces, layouts)
+    """A step with stages of equal layers, or cut as people cut them; "even" spreads all work and
+    all parameters to the last, and lets a zero-bubble schedule postpone every weight gradient: no
+    cut beats it."""
+    total, weights = total_s(pieces), sum_of(pieces, "weight_gradient_s")
+    if cut == "even":
+        slowest, share = total / layouts.pp, np.zeros_like(total)
+        dense = sum_of(pieces, "dense_parameters") - one_table_less(pieces, layouts)
+        dense, experts = dense / layouts.pp, sum_of(pieces, "expert_parameters") / layouts.pp
+    else:
+        slowest = slowest_usual_s(pieces, layouts)
+        share = weights * slowest / total
+        dense, experts = stage_parameters(pieces, layouts)
     ends = (pieces.head, pieces.embedding, pieces.mtp)
     parts = {
         name: sum(
@@ -64,7 +70,6 @@ def step_of(pieces: Pieces, layouts: TrainingLayouts, rates: Rates, cut: Cut = "
         )
         for name in PARTS
     }
-    share = weights * slowest / total
     stages = Stages(slowest, total, share, weights, dense, experts, parts)
     return finished(stages, pieces.lowered, layouts, rates)
 
@@ -136,8 +141,14 @@ def stage_parameters(pieces: Pieces, layouts: TrainingLayouts) -> tuple[Floats, 
     """(dense, expert) parameters of a rank of a mean stage with one table; of all without pp."""
     dense = sum(layer.count * layer.dense_parameters for layer in pieces.layers) / layouts.pp
     experts = sum(layer.count * layer.expert_parameters for layer in pieces.layers) / layouts.pp
-    tables = np.where(layouts.pp > 1, 1.0, 2.0 - pieces.lowered.tied)
-    return dense + tables * pieces.lowered.table_parameters, experts + np.zeros(len(layouts))
+    tables = np.where(layouts.pp > 1, 1, 2) * pieces.lowered.table_parameters
+    return dense + tables - one_table_less(pieces, layouts), experts + np.zeros(len(layouts))
+
+
+def one_table_less(pieces: Pieces, layouts: TrainingLayouts) -> Floats:
+    """What a single stage saves where the head is the embedding."""
+    tied = np.where(layouts.pp > 1, 0.0, pieces.lowered.tied)
+    return np.asarray(tied * pieces.lowered.table_parameters, dtype=np.float64)
 
 
 def data_parallel_s(

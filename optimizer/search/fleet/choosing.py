@@ -15,6 +15,7 @@ from ortools.sat.python import cp_model
 from optimizer.search.fleet.room import PoolRoom
 from optimizer.search.fleet.vectors import Vector, served_by
 from optimizer.search.solver import new_solver
+from optimizer.spec.fleet import Mode, Role
 
 Objective = Literal["gpus", "money", "served"]
 CRITERIA: Mapping[Objective, tuple[str, ...]] = {
@@ -32,14 +33,14 @@ class Ask(NamedTuple):
     name: str
     wanted_per_s: float
     weight: float
-    modes: Mapping[str, Mapping[str, Sequence[Vector]]]
+    modes: Mapping[Mode, Mapping[Role, Sequence[Vector]]]
 
 
 class FleetChoice(NamedTuple):
     """chosen: for each demand (mode, vector of each role), or None where it is not served; value
     and bound of the deciding criterion on its integer grid."""
 
-    chosen: tuple[tuple[str, Mapping[str, Vector]] | None, ...]
+    chosen: tuple[tuple[Mode, Mapping[Role, Vector]] | None, ...]
     criterion: str
     value: int
     bound: int
@@ -59,8 +60,8 @@ def choose_fleet(
     `served` may leave demands unserved or half served; the others serve every demand in full.
     """
     model = cp_model.CpModel()
-    picked: dict[tuple[int, str, str], list[cp_model.IntVar]] = {}
-    modes: dict[tuple[int, str], cp_model.IntVar] = {}
+    picked: dict[tuple[int, Mode, Role], list[cp_model.IntVar]] = {}
+    modes: dict[tuple[int, Mode], cp_model.IntVar] = {}
     for index, ask in enumerate(asks):
         for mode, roles in ask.modes.items():
             modes[index, mode] = model.new_bool_var(f"mode {index} {mode}")
@@ -123,7 +124,7 @@ def _limit_rooms(
 def _served(
     model: cp_model.CpModel,
     asks: Sequence[Ask],
-    picked: Mapping[tuple[int, str, str], Sequence[cp_model.IntVar]],
+    picked: Mapping[tuple[int, Mode, Role], Sequence[cp_model.IntVar]],
 ) -> list[tuple[cp_model.IntVar, int]]:
     """The weighted rate that is served, negated: of each mode what its scarcest role serves."""
     steps = served_steps(asks)
@@ -144,7 +145,7 @@ def _served(
 def _solved(
     model: cp_model.CpModel,
     asks: Sequence[Ask],
-    picked: Mapping[tuple[int, str, str], Sequence[cp_model.IntVar]],
+    picked: Mapping[tuple[int, Mode, Role], Sequence[cp_model.IntVar]],
     terms: Mapping[str, Sequence[tuple[cp_model.IntVar, int]]],
     objective: Objective,
 ) -> FleetChoice | None:
@@ -170,7 +171,7 @@ def _solved(
         model.add(total <= best)
     if first is None:
         return None
-    chosen: list[tuple[str, Mapping[str, Vector]] | None] = []
+    chosen: list[tuple[Mode, Mapping[Role, Vector]] | None] = []
     combinations = 1.0
     for index, ask in enumerate(asks):
         answer = None

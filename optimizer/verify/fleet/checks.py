@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from optimizer.verify.cache import ELEMENT_BYTES, sequence_bytes
 from optimizer.verify.checks import run
-from optimizer.verify.document import Json
+from optimizer.verify.document import Json, layer_types, quantity
 from optimizer.verify.finding import (
     ROUNDING,
     Check,
@@ -15,6 +16,9 @@ from optimizer.verify.finding import (
     at_most,
     equal,
 )
+
+WHOLE = {"tp": 1, "cp": 1}  # the cache of one request on one rank
+SHORT = 1 - 1e-9
 
 
 def verify_fleet(document: Json) -> list[Finding]:
@@ -83,8 +87,10 @@ def rates(document: Json) -> Iterator[Outcome]:
         what = f"{part['demand']} {part['role']} in {part['pool']}"
         yield at_most(f"{what}: share", part["share_per_s"], part["capacity_per_s"])
         plan = document["plans"][part["plan"]]
-        asked = float(str(plan["workload"]["request_rate"]).split("/")[0])
-        yield equal(f"{what}: rate of its plan", asked, part["share_per_s"], 1e-9)
+        planned = plan["predictions"]["requests_per_s"]["value"]
+        yield at_most(
+            f"{what}: share of what its plan serves", part["share_per_s"] * SHORT, planned
+        )
     for served in document["served"]:
         own = [part for part in document["parts"] if part["demand"] == served["demand"]]
         for role in sorted({part["role"] for part in own}):
@@ -98,6 +104,43 @@ def rates(document: Json) -> Iterator[Outcome]:
         if document["objective"] != "served":
             wanted = served["wanted_per_s"]
             yield equal(f"{served['demand']}: in full", served["served_per_s"], wanted, 1e-8)
+
+
+def apart(document: Json) -> Iterator[Outcome]:
+    """Prefill makes one token, decode finds all but one in the cache, and the cache that moves
+    between them is that of the whole prompt, over the slowest link."""
+    cluster = document["cluster"]
+    links = [pool["inter_node"] for pool in cluster["pools"]]
+    links += [cluster["inter_pool"]] if cluster["inter_pool"] else []
+    for served in document["served"]:
+        own = [
+            (part, document["plans"][part["plan"]])
+            for part in document["parts"]
+            if part["demand"] == served["demand"]
+        ]
+        decoding = [plan for part, plan in own if part["role"] == "decode"]
+        for plan in decoding:
+            loads = plan["workload"]
+            what = f"{served['demand']}: cached tokens of decode"
+            yield equal(what, loads["prefix_len"], loads["input_len"] - 1)
+            tokens = loads["input_len"]
+            element = ELEMENT_BYTES[plan["model"]["precision"]["kv_cache"]]
+            size = sum(
+                sequence_bytes(
+                    plan["model"]["layer_types"][name]["attention"], tokens, WHOLE, element
+                )
+                for name in layer_types(plan["model"])
+            )
+            slowest = max(
+                quantity(link["latency"], "s") + size / quantity(link["bandwidth"], "B/s")
+                for link in links
+            )
+            what = f"{served['demand']}: seconds to move the cache"
+            yield equal(what, served["transfer_s"], slowest, 1e-9)
+        for part, plan in own:
+            if part["role"] == "prefill":
+                what = f"{served['demand']}: tokens of prefill"
+                yield equal(what, plan["workload"]["output_len"], 1)
 
 
 def money(document: Json) -> Iterator[Outcome]:
@@ -133,4 +176,4 @@ def fleet_proof(document: Json) -> Iterator[Outcome]:
     yield equal("status", proof["status"], status)
 
 
-CHECKS: tuple[Check, ...] = (partition, plans, rates, money, fleet_proof)
+CHECKS: tuple[Check, ...] = (partition, plans, rates, apart, money, fleet_proof)

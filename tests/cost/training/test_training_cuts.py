@@ -80,3 +80,17 @@ def test_the_parts_of_a_step_sum_to_it() -> None:
     step = price(model, layouts, rates(), Job(4096, mtp_layers=1)).step
     assert sum(step.parts.values()) == pytest.approx(step.step_s)
     assert all((seconds >= 0).all() for seconds in step.parts.values())
+
+
+@pytest.mark.parametrize("schedule", [0, 1])
+def test_no_cut_of_a_dense_model_beats_the_even_bound(schedule: int) -> None:
+    model, job = read_model("qwen3-8b").model, Job(4096)
+    layout = TrainingLayouts.of(8, pp=4, dp=8, micro_batches=4, schedule=schedule)
+    bound = price(model, layout, rates(), job, cut="even").step.step_s
+    pieces = cut_pieces(model, layout, rates(), job, (0,))
+    for first in range(1, 12):
+        for last in range(1, 12):
+            rest = 36 - first - last
+            sizes = np.array([first, rest - rest // 2, rest // 2, last])
+            cut = price_cut(pieces, sizes.reshape(4, 1, 1), rates())
+            assert cut.step.step_s >= bound
