@@ -50,6 +50,7 @@ def test_a_good_command_is_confirmed_and_predicted() -> None:
     assert verdicts(document) == {
         "layout": "confirmed",
         "gpus": "confirmed",
+        "engine rule": "confirmed-under-reading",  # TP 8 keeps the latent cache eight times
         "memory": "confirmed",
         "cache": "confirmed-under-reading",  # 1,024 full contexts do not fit at once
         "flags": "unverifiable",

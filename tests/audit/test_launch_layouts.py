@@ -45,10 +45,29 @@ def test_a_dense_models_dp_ranks_are_replicas_in_vllm() -> None:
             "refused",
             "EP 8 with 3 redundant experts",
         ),
-        (f"{QWEN} -tp 2 -dp 3 -ep", "uneven", "EP 6"),
-        (f"{LLAMA} -ep", "uneven", "--enable-expert-parallel"),
+        (f"{QWEN} -tp 2 -dp 3 -ep", "wasteful", "EP 6"),
+        (f"{LLAMA} -ep", "refused", "--enable-expert-parallel"),
         (f"{LLAMA} -tp 4 --max-model-len 200000", "refused", "--max-model-len 200000"),
-        (f"{LLAMA} --max-num-batched-tokens 64", "refused", "--max-num-batched-tokens 64"),
+        (
+            f"{LLAMA} --max-num-batched-tokens 64 --max-num-seqs 128",
+            "refused",
+            "--max-num-batched-tokens 64",
+        ),
+        (
+            f"{LLAMA} --max-model-len 16384 --no-enable-chunked-prefill "
+            "--max-num-batched-tokens 8192",
+            "refused",
+            "--max-num-batched-tokens 8192",
+        ),
+        (
+            f"{LLAMA} -tp 16 -dcp 2 --gpu-memory-utilization 1",
+            "refused",
+            "--gpu-memory-utilization 1",
+        ),
+        (f"{QWEN} -tp 64 -dcp 3", "refused", "-dcp 3"),  # 16 query heads a KV head % 3
+        (f"{DEEPSEEK} -tp 8 --kv-cache-dtype fp8_e5m2", "refused", "--kv-cache-dtype fp8_e5m2"),
+        (f"{DEEPSEEK} -tp 8", "wasteful", "-tp 8"),  # a latent on each rank
+        (f"{QWEN} -tp 8", "wasteful", "-tp 8"),  # 4 KV heads twice each
         (f"{LLAMA} --gpu-memory-utilization 1.5", "refused", "--gpu-memory-utilization 1.5"),
         (f"{LLAMA} -pp 81", "refused", "VLLM_PP_LAYER_PARTITION 81"),
         (f"{LLAMA} -dp 2 -dpl 4", "refused", "-dpl 4"),
@@ -63,7 +82,8 @@ def test_vllm_refuses(command: str, kind: str, claim: str) -> None:
     [
         f"{DEEPSEEK} -tp 8 -dcp 8",  # one latent for all heads: at most 8 // 1
         f"{QWEN} -tp 8 -dcp 2",
-        f"{DEEPSEEK} -tp 8 -dp 4 -ep --enable-eplb --num-redundant-experts 32",  # 288 % 32
+        f"{DEEPSEEK} -dp 32 -ep --enable-eplb --num-redundant-experts 32",  # 288 % 32
+        f"{LLAMA} --max-num-batched-tokens 64",  # the default of --max-num-seqs follows
         f"{QWEN} -tp 4 -ep",
         f"{LLAMA} -tp 8 -pp 2",
     ],
@@ -155,7 +175,7 @@ def test_tensorrt_llms_attention_dp_is_its_tp(tmp_path: Path, ep: str, dp: str, 
     assert (found.sequences, found.step_tokens, found.budget.fraction) == (256, 4096, 0.8)
     assert found.model.precision.kv_cache == "fp8"
     assert found.not_judged == ("kv_cache_config.enable_block_reuse",)
-    assert not found.rules
+    assert not found.refused
 
 
 def test_tensorrt_llms_expert_grid_must_cover_its_tp(tmp_path: Path) -> None:
@@ -173,7 +193,7 @@ def test_tensorrt_llms_slots_hold_every_expert(tmp_path: Path) -> None:
     assert ("refused", "num_slots 120") in broken(launch("trtllm", yaml_file(tmp_path, few)))
     more = text + "moe_config: {load_balancer: {num_slots: 144}}\n"
     found = launch("trtllm", yaml_file(tmp_path, more))
-    assert (found.redundant_experts, broken(found)) == (16, [])
+    assert (found.redundant_experts, found.rules) == (16, ())
     short = "moe_config: {load_balancer: {num_slots: 144, initial_global_assignments: {0: [1]}}}\n"
     found = launch("trtllm", yaml_file(tmp_path, text + short))
     assert ("refused", "initial_global_assignments of layer 0") in broken(found)
@@ -183,6 +203,23 @@ def test_a_yaml_of_a_command_wins_over_its_flags(tmp_path: Path) -> None:
     source = yaml_file(tmp_path, "tensor_parallel_size: 4\nenable_attention_dp: true\n")
     command = f"trtllm-serve {QWEN} --tp_size 8 --ep_size 4 --extra_llm_api_options {source}"
     assert layout(launch("trtllm", command)).name == "EP4-DP4"
+
+
+def test_a_wrapped_command_is_read_from_its_program() -> None:
+    command = f"mpirun -n 8 trtllm-llmapi-launch trtllm-serve {QWEN} --tp_size 8 --ep_size 8"
+    found = launch("trtllm", command)
+    assert (layout(found).name, found.gpus) == ("EP8-TP8", 8)
+    assert found.not_judged == ("mpirun -n 8 trtllm-llmapi-launch",)
+
+
+def test_more_gpus_than_exist_are_refused() -> None:
+    for engine, command in (
+        ("vllm", f"{VLLM} {DEEPSEEK} -tp 100000 -dp 100000"),
+        ("sglang", f"{SGLANG} {DEEPSEEK} --tp 100000000 --dp 16"),
+        ("trtllm", f"trtllm-serve {DEEPSEEK} --tp_size 1000000000"),
+    ):
+        with pytest.raises(SpecError, match="more than 1,000,000 are refused"):
+            launch(engine, command)
 
 
 def test_every_wrong_key_of_a_yaml_is_told_with_its_line(tmp_path: Path) -> None:

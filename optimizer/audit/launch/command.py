@@ -15,6 +15,8 @@ from optimizer.spec.files import read_text
 
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.DOTALL)
 _LAUNCHERS = ("env", "nohup", "exec", "time", "export")
+_WRAPPERS = ("srun", "mpirun", "mpiexec", "numactl", "uv", "sudo", "trtllm-llmapi-launch")
+_PROGRAM = re.compile(r"(.*/)?(vllm|sglang|trtllm-serve|torchrun|python[0-9.]*)")
 _ENDS = ("&", "|", ">", ">>", "2>", "2>&1", "&>", "1>", "<")
 _JOINS = (";", "&&", "||")
 MAX_COMMANDS = 10_000
@@ -30,6 +32,7 @@ class Command:
     environment: dict[str, str]
     file: str | None = None
     line: int | None = None
+    wrapper: tuple[str, ...] = ()  # "mpirun -n 16", as one text
 
     def problem(self, message: str) -> Problem:
         return Problem(message, self.file, self.line)
@@ -115,7 +118,13 @@ def read_command(text: str, name: str, file: str | None = None, line: int | None
         kept.append(token)
     if not kept:
         raise SpecError(Problem("holds no command", file, line))
-    return Command(name, " ".join(joined.split()), tuple(kept), environment, file, line)
+    wrapped = 0
+    if kept[0].rsplit("/", 1)[-1] in _WRAPPERS:
+        starts = (index for index, token in enumerate(kept) if _PROGRAM.fullmatch(token))
+        wrapped = next(starts, 0)
+    wrapper = (" ".join(kept[:wrapped]),) if wrapped else ()
+    text = " ".join(joined.split())
+    return Command(name, text, tuple(kept[wrapped:]), environment, file, line, wrapper)
 
 
 def _environment(tokens: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -3,14 +3,17 @@ meets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, NamedTuple
 
 from optimizer.audit.launch.flags import Settings
+from optimizer.errors import Problem, SpecError
 from optimizer.layout import ParallelLayout
 from optimizer.layout.rules import Rule as DegreeRule
-from optimizer.spec.model import GroupedQueryAttention, ModelSpec, MoeFfn
+from optimizer.spec.cluster import MAX_GPUS
+from optimizer.spec.model import GroupedQueryAttention, LatentAttention, ModelSpec, MoeFfn
 from optimizer.spec.workload import Engine
 
 ENGINE_NAMES = {
@@ -19,12 +22,12 @@ ENGINE_NAMES = {
     "trtllm": "TensorRT-LLM",
     "megatron": "Megatron-LM",
 }
-RuleKind = Literal["refused", "accepted", "uneven"]
+RuleKind = Literal["refused", "accepted", "wasteful"]
 
 
 class Rule(NamedTuple):
     """A rule that a command breaks: the engine refuses it, accepts what cannot work, or accepts
-    what works but unevenly."""
+    what works but wastes."""
 
     kind: RuleKind
     claim: str  # the flags, as they may be written
@@ -75,7 +78,7 @@ class Launch:
 
     @property
     def refused(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.kind != "uneven")
+        return tuple(rule for rule in self.rules if rule.kind != "wasteful")
 
 
 def default_mark(settings: Settings, key: str) -> str:
@@ -90,6 +93,32 @@ def kv_heads_of(model: ModelSpec) -> int:
         for layer in model.layer_types.values()
     ]
     return min(counts)
+
+
+def copy_rules(model: ModelSpec, tp: int, shards: int, flag: str) -> list[Rule]:
+    """A cache that ranks keep more than once: more of them than KV heads and shards of a head."""
+    heads = kv_heads_of(model)
+    if not any(
+        isinstance(layer.attention, GroupedQueryAttention | LatentAttention)
+        for layer in model.layer_types.values()
+    ):
+        return []
+    copies = tp // (heads * shards)
+    if copies <= 1:
+        return []
+    text = f"{heads} KV heads on {tp} ranks" if heads > 1 else f"one KV head on {tp} ranks"
+    text += f", {shards} to a head's tokens" if shards > 1 else ""
+    text += f": the cache is kept {copies} times over; attention in data parallel keeps it once"
+    return [Rule("wasteful", flag, text)]
+
+
+def world_of(degrees: Mapping[str, int]) -> int:
+    """GPUs of a launch; raises SpecError where no cluster has so many."""
+    world = prod(degrees.values())
+    if world > MAX_GPUS:
+        shown = " x ".join(f"{name} {degree:,}" for name, degree in degrees.items() if degree > 1)
+        raise SpecError(Problem(f"{shown} = {world:,} GPUs; more than {MAX_GPUS:,} are refused"))
+    return world
 
 
 def divisor_rules(
@@ -113,15 +142,15 @@ def expert_rules(
     total = experts + redundant
     if total % ep == 0:
         return []
-    if kind == "uneven" and ep <= total:
+    if kind == "wasteful" and ep <= total:
         shares = [total // ep + (rank < total % ep) for rank in range(ep)]
         text = (
             f"{total} experts on {ep} ranks: {', '.join(map(str, shares[:6]))}"
             f"{', ...' if ep > 6 else ''}; the fullest holds {shares[0]} against {total / ep:.4g} "
             "in the mean"
         )
-        return [Rule("uneven", flag, text)]
-    kind = "accepted" if kind == "uneven" else kind
+        return [Rule("wasteful", flag, text)]
+    kind = "accepted" if kind == "wasteful" else kind
     copies = f" + {redundant} redundant" if redundant else ""
     text = f"({experts}{copies}) experts % {ep} = {total % ep}, must be 0"
     return [Rule(kind, flag, text)]

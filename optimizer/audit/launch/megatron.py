@@ -9,7 +9,8 @@ from typing import Any
 
 from optimizer.audit.launch.command import Command, arguments
 from optimizer.audit.launch.flags import Settings, flag_table, read_flags
-from optimizer.audit.launch.launch import Rule, divisor_rules, expert_rules
+from optimizer.audit.launch.launch import Rule, divisor_rules, expert_rules, world_of
+from optimizer.audit.launch.megatron_cuts import cut_of
 from optimizer.errors import Problem, SpecError
 from optimizer.layout import ParallelLayout
 from optimizer.layout.rules import etp_rules, tp_rules
@@ -76,7 +77,7 @@ def read(command: Command, given: ModelSpec | None, cluster: Cluster) -> Trainin
     grid: dict[str, int] = {}
     if model.moe is not None:
         grid = {"ep": ep, "etp": etp, "edp": max(1, world // (etp * ep * pp))}
-    vp, stages, cut_rules = _cut(command, settings, model, pp)
+    vp, stages, cut_rules = cut_of(command, settings, model, pp)
     layout = ParallelLayout(pp=pp, vp=vp, tp=tp, cp=cp, dp=dp, **grid) if not rules else None
     micro, length = settings.count("micro_batch"), settings.count("seq_length", 0)
     if not length:
@@ -108,7 +109,7 @@ def read(command: Command, given: ModelSpec | None, cluster: Cluster) -> Trainin
         mtp_layers=settings.count("mtp_layers", 0),
         bits=8 if settings.text("fp8") else 16,
         stage_layers=stages,
-        not_judged=settings.not_judged,
+        not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(assumed),
     )
     return replace(launch, rules=(*rules, *cut_rules, *_rules(launch, settings, tp, ep)))
@@ -172,7 +173,7 @@ def _world(command: Command, settings: Settings, cluster: Cluster, assumed: list
         if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
             raise SpecError(command.problem(f"'{flag} {text[:40]}' must be a whole number"))
         numbers.append(int(text))
-    return numbers[0] * numbers[1]
+    return world_of({"nodes": numbers[0], "GPUs of a node": numbers[1]})
 
 
 def _group_rules(
@@ -221,66 +222,6 @@ def _rules(launch: TrainingLaunch, settings: Settings, tp: int, ep: int) -> Iter
         if value is not None and value != stated:
             flag = f"--{key.replace('_', '-')} {value}"
             yield Rule("accepted", flag, f"{model.name} of --model has {stated}")
-
-
-def _cut(
-    command: Command, settings: Settings, model: ModelSpec, pp: int
-) -> tuple[int, tuple[int, ...] | None, list[Rule]]:
-    """(virtual stages a rank, layers of each stage where named, the rules broken)."""
-    layers, layout = model.num_layers, settings.text("pipeline_layout")
-    if layout is not None:
-        return _layout_cut(command, layout, layers, pp)
-    ends = [settings.values.get(key) for key in ("first_stage_layers", "last_stage_layers")]
-    given = [end for end in ends if end is not None]
-    middle, inner = layers - sum(given), pp - len(given)
-    flag = f"--pipeline-model-parallel-size {pp}"
-    if inner < 0 or (inner == 0 and middle) or (inner and (middle < inner or middle % inner)):
-        what = f"{middle} layers on {max(inner, 0)} {'middle ' if given else ''}stages"
-        return 1, None, [Rule("refused", flag, f"{what} must come out even")]
-    stage = middle // inner if inner else 0
-    sizes: tuple[int, ...] | None = None
-    if given:
-        sizes = (ends[0] or stage, *(stage,) * (pp - 2), ends[1] or stage)
-    vp = settings.count("virtual_stages")
-    each = settings.values.get("virtual_layers")
-    if each is not None:
-        vp = max(1, stage // each)
-    if stage and (stage % vp or (each is not None and vp * each != stage)):
-        text = f"{stage} layers of a stage do not come out even"
-        flag = f"--num-layers-per-virtual-pipeline-stage {each}" if each else f"VP {vp}"
-        return 1, sizes, [Rule("refused", flag, text)]
-    return vp, sizes, []
-
-
-def _layout_cut(
-    command: Command, text: str, layers: int, pp: int
-) -> tuple[int, tuple[int, ...] | None, list[Rule]]:
-    """ "Ett|tt|ttL": E embeds, t is a layer, m a multi-token-prediction layer, L the head; "t*3|"
-    and "(tt|)*2" repeat."""
-    flag = "--pipeline-model-parallel-layout"
-    spelled = re.sub(
-        r"\(([^()]*)\)\*([0-9]{1,3})", lambda match: match[1] * int(match[2]), text.replace(" ", "")
-    )
-    spelled = re.sub(r"([EtmL|])\*([0-9]{1,3})", lambda match: match[1] * int(match[2]), spelled)
-    spelled = spelled.replace(",", "")
-    if not re.fullmatch(r"[EtmL|]+", spelled):
-        message = f"'{flag} {text[:60]}' must be made of E, t, m, L and |, \"Ett|tt|ttL\""
-        raise SpecError(command.problem(message))
-    pieces = spelled.split("|")
-    counts = [piece.count("t") for piece in pieces]
-    rules = []
-    if len(pieces) % pp:
-        said = f"{len(pieces)} pieces % PP {pp} = {len(pieces) % pp}, must be 0"
-        rules.append(Rule("refused", f"{flag} {text}", said))
-    if sum(counts) != layers:
-        said = f"has {sum(counts)} layers, the model {layers}"
-        rules.append(Rule("refused", f"{flag} {text}", said))
-    if not pieces[0].startswith("E") or not pieces[-1].endswith("L"):
-        rules.append(Rule("refused", f"{flag} {text}", "must begin with E and end with L"))
-    if rules:
-        return 1, None, rules
-    sizes = tuple(sum(counts[stage::pp]) for stage in range(pp))
-    return len(pieces) // pp, sizes, []
 
 
 def _recompute(

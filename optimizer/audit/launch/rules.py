@@ -8,7 +8,7 @@ from optimizer.audit.launch.launch import ENGINE_NAMES, Rule, RuleKind
 _SAID: dict[RuleKind, tuple[Verdict, str, str]] = {
     "refused": ("refuted", "{} refuses it: ", ""),
     "accepted": ("refuted", "{} accepts it and should not: ", ""),
-    "uneven": ("confirmed-under-reading", "{} accepts it: ", "unevenly, or without effect"),
+    "wasteful": ("confirmed-under-reading", "{} accepts it: ", "with less effect than it seems"),
 }
 
 

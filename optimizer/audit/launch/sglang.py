@@ -16,11 +16,13 @@ from optimizer.audit.launch.launch import (
     Launch,
     Rule,
     context_rules,
+    copy_rules,
     default_mark,
     divisor_rules,
     expert_rules,
     kv_heads_of,
     stage_rules,
+    world_of,
 )
 from optimizer.audit.launch.names import model_of, quantized, with_cache
 from optimizer.layout import ParallelLayout
@@ -65,6 +67,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
     cp, moe_dp = settings.count("attention_context"), settings.count("expert_data")
     all2all = settings.text("all2all") or "none"
     ep = tp if all2all in SPANNING else settings.count("expert")
+    gpus = world_of({"TP": tp, "PP": pp, "DP": dp})
     degrees = {
         "TP": tp,
         "EP": ep,
@@ -93,7 +96,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         model=model,
         flags=" ".join(_flags(degrees, pp, dp)),
         derivation=_derivation(degrees, pp, dp, all2all, model.moe is not None),
-        gpus=tp * pp * dp,
+        gpus=gpus,
         layout=layout,
         rules=(),
         budget=Budget(
@@ -111,7 +114,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         cache_shards=settings.count("decode_context"),
         redundant_experts=settings.count("redundant", 0),
         stage_layers=partition_of(command, PARTITION),
-        not_judged=settings.not_judged,
+        not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(assumed),
     )
     return replace(launch, rules=(*rules, *_rules(launch, settings, pp)))
@@ -159,7 +162,12 @@ def _rules(launch: Launch, settings: Settings, pp: int) -> Iterator[Rule]:
         if model.moe is None and settings.count("expert") > 1:
             text = f"{model.name} has no experts"
             yield Rule("accepted", f"--ep-size {settings.count('expert')}", text)
+        yield from copy_rules(model, layout.tp, dcp, f"attention TP {layout.tp}")
     yield from stage_rules(model, pp, launch.stage_layers, PARTITION)
+    nodes, ranks = settings.count("nodes"), settings.count("tensor") * pp
+    if ranks % nodes:
+        text = f"TP x PP = {ranks} % {nodes} nodes = {ranks % nodes}, must be 0"
+        yield Rule("refused", f"--nnodes {nodes}", text)
     yield from context_rules(model, launch.context, "--context-length")
     if not 0 < launch.budget.fraction < 1:
         yield Rule("refused", launch.budget.flag, "must be more than 0 and less than 1")

@@ -17,10 +17,12 @@ from optimizer.audit.launch.launch import (
     Launch,
     Rule,
     context_rules,
+    copy_rules,
     default_mark,
     divisor_rules,
     expert_rules,
     stage_rules,
+    world_of,
 )
 from optimizer.audit.launch.names import model_of, quantized, with_cache
 from optimizer.errors import Problem, SpecError
@@ -127,6 +129,7 @@ def _converted(name: str, takes: Any, value: Any) -> Any:
 
 def _launch(command: Command, settings: Settings, model: ModelSpec) -> Launch:
     tp, pp, cp = (settings.count(key) for key in ("tensor", "pipeline", "context_parallel"))
+    gpus = world_of({"TP": tp, "PP": pp, "CP": cp})
     cluster = settings.count("expert_cluster")
     stated = {key: settings.values.get(key) for key in ("expert", "expert_tensor")}
     ep = stated["expert"] or (tp // (stated["expert_tensor"] or tp) or 1)
@@ -167,7 +170,7 @@ def _launch(command: Command, settings: Settings, model: ModelSpec) -> Launch:
         model=model,
         flags=", ".join(shown) or "tensor_parallel_size 1",
         derivation=text,
-        gpus=tp * pp * cp,
+        gpus=gpus,
         layout=layout,
         rules=(),
         budget=Budget(
@@ -185,7 +188,7 @@ def _launch(command: Command, settings: Settings, model: ModelSpec) -> Launch:
         stage_layers=tuple(settings.values["partition"])
         if settings.values.get("partition")
         else None,
-        not_judged=settings.not_judged,
+        not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(
             f"{shown}: TensorRT-LLM's default"
             for key, shown in defaults.items()
@@ -216,12 +219,13 @@ def _rules(launch: Launch, settings: Settings, attention_dp: bool) -> Iterator[R
         yield from divisor_rules(etp_rules(model), layout.etp, flag, "refused")
         flag = f"moe_expert_parallel_size {layout.ep}"
         yield from expert_rules(model, layout.ep, launch.redundant_experts, flag, "refused")
+        yield from copy_rules(model, layout.tp, 1, f"tensor_parallel_size {layout.tp}")
         yield from stage_rules(model, layout.pp, launch.stage_layers, "pp_partition")
     yield from _slot_rules(model, settings)
     yield from context_rules(model, launch.context, "max_seq_len")
     if launch.step_tokens < launch.sequences:
         text = f"less than {launch.sequences_flag}: a step of one token each does not hold them"
-        yield Rule("uneven", f"max_num_tokens {launch.step_tokens}", text)
+        yield Rule("wasteful", f"max_num_tokens {launch.step_tokens}", text)
     if not 0 < launch.budget.fraction <= 1:
         yield Rule("refused", launch.budget.flag, "must be more than 0 and at most 1")
 

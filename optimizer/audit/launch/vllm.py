@@ -12,17 +12,19 @@ from optimizer.audit.launch.launch import (
     Launch,
     Rule,
     context_rules,
+    copy_rules,
     default_mark,
     divisor_rules,
     expert_rules,
     kv_heads_of,
     stage_rules,
+    world_of,
 )
 from optimizer.audit.launch.names import model_of, quantized, with_cache
 from optimizer.layout import ParallelLayout
 from optimizer.layout.rules import etp_rules, tp_rules
 from optimizer.spec.cluster import Gpu
-from optimizer.spec.model import ModelSpec
+from optimizer.spec.model import GroupedQueryAttention, ModelSpec
 from optimizer.units import GIB
 
 PROGRAMS = (("vllm", "serve"), ("python", "-m", "vllm.entrypoints.openai.api_server"))
@@ -40,23 +42,24 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
     tp, pp, dp, pcp = (
         settings.count(key) for key in ("tensor", "pipeline", "data", "prefill_context")
     )
-    width, has_experts = tp * dp * pcp, model.moe is not None
+    gpus = world_of({"TP": tp, "PP": pp, "DP": dp, "PCP": pcp})
+    width, has_experts = gpus // pp, model.moe is not None
     experts = settings.switch("expert_parallel") and has_experts
     if has_experts:
         grid = {"ep": width} if experts else {"etp": width}
         layout = ParallelLayout(pp=pp, tp=tp, cp=pcp, dp=dp, **grid)
     else:
         layout = ParallelLayout(pp=pp, tp=tp, cp=pcp, replicas=dp)
-    sequences, step_tokens = default_batch(gpu)
+    sequences, step_tokens = batch_of(settings, gpu)
     context = settings.count("context", model.max_context or step_tokens)
-    sequences = settings.count("sequences", sequences)
-    defaults = []
-    if "sequences" not in settings.values:
-        defaults.append(f"--max-num-seqs {sequences}: vLLM's default on this GPU")
-    if "step_tokens" in settings.values:
-        step_tokens = settings.count("step_tokens")
-    else:
-        defaults.append(f"--max-num-batched-tokens {step_tokens}: vLLM's default on this GPU")
+    defaults = [
+        f"{flag} {value}: vLLM's default on this GPU"
+        for key, flag, value in (
+            ("sequences", "--max-num-seqs", sequences),
+            ("step_tokens", "--max-num-batched-tokens", step_tokens),
+        )
+        if key not in settings.values
+    ]
     if "memory_fraction" not in settings.values and "kv_bytes" not in settings.values:
         defaults.append(f"--gpu-memory-utilization {UTILISATION}: vLLM's default")
     partition = partition_of(command, PARTITION)
@@ -67,7 +70,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         model=model,
         flags=_flags(tp, pp, dp, pcp, experts),
         derivation=_derivation(layout, dp, experts, has_experts),
-        gpus=tp * pp * pcp * dp,
+        gpus=gpus,
         layout=layout,
         rules=(),
         budget=_budget(settings),
@@ -80,7 +83,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         redundant_experts=_redundant(settings),
         stage_layers=partition,
         offload_bytes=(settings.number("offload_gib") or 0.0) * GIB,
-        not_judged=settings.not_judged,
+        not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(defaults),
     )
     return replace(launch, rules=tuple(_rules(launch, settings)))
@@ -93,6 +96,15 @@ def default_batch(gpu: Gpu) -> tuple[int, int]:
     if gpu.memory_bytes >= LARGE_GPU and "A100" not in gpu.name:
         return 1024, 8192
     return 256, 2048
+
+
+def batch_of(settings: Settings, gpu: Gpu) -> tuple[int, int]:
+    """(sequences, tokens of a step): as stated, else the default within what is stated."""
+    sequences, step_tokens = default_batch(gpu)
+    if not settings.values.get("chunked_prefill", True) and settings.values.get("context"):
+        step_tokens = max(step_tokens, settings.count("context"))
+    step_tokens = settings.count("step_tokens", step_tokens)
+    return settings.count("sequences", min(sequences, step_tokens)), step_tokens
 
 
 def _budget(settings: Settings) -> Budget:
@@ -131,6 +143,7 @@ def _rules(launch: Launch, settings: Settings) -> Iterator[Rule]:
     yield from divisor_rules(etp_rules(model), layout.etp, launch.flags, "refused")
     yield from stage_rules(model, layout.pp, launch.stage_layers, PARTITION)
     yield from _context_parallel_rules(launch, layout)
+    yield from copy_rules(model, layout.tp, launch.cache_shards, f"-tp {layout.tp}")
     eplb, experts = settings.switch("eplb"), settings.switch("expert_parallel")
     redundant = launch.redundant_experts
     if eplb and not experts:
@@ -140,10 +153,9 @@ def _rules(launch: Launch, settings: Settings) -> Iterator[Rule]:
     if redundant and not eplb:
         yield Rule("refused", f"num_redundant_experts {redundant}", "needs --enable-eplb")
     if settings.switch("expert_parallel") and model.moe is None:
-        text = f"{model.name} has no experts; the flag does nothing"
-        yield Rule("uneven", "--enable-expert-parallel", text)
+        yield Rule("refused", "--enable-expert-parallel", f"{model.name} has no experts")
     flag = f"EP {layout.ep}" + (f" with {redundant} redundant experts" if redundant else "")
-    yield from expert_rules(model, layout.ep, redundant, flag, "refused" if eplb else "uneven")
+    yield from expert_rules(model, layout.ep, redundant, flag, "refused" if eplb else "wasteful")
     local = settings.count("data_local", 0)
     dp = settings.count("data")
     if local > dp:
@@ -152,6 +164,11 @@ def _rules(launch: Launch, settings: Settings) -> Iterator[Rule]:
     yield from _batch_rules(launch, settings)
     if not 0 < launch.budget.fraction <= 1:
         yield Rule("refused", launch.budget.flag, "must be more than 0 and at most 1")
+    elif launch.budget.kind == "whole" and launch.budget.fraction == 1:
+        text = "at start less than the whole GPU is free: the driver's context has its share"
+        yield Rule("refused", launch.budget.flag, text)
+    if settings.text("kv_cache") == "fp8_e5m2" and model.precision.attention.startswith("fp8"):
+        yield Rule("refused", "--kv-cache-dtype fp8_e5m2", "the checkpoint is in fp8 itself")
 
 
 def _context_parallel_rules(launch: Launch, layout: ParallelLayout) -> Iterator[Rule]:
@@ -165,6 +182,13 @@ def _context_parallel_rules(launch: Launch, layout: ParallelLayout) -> Iterator[
         heads = kv_heads_of(launch.model)
         text = f"at most TP // KV heads = {tp} // {heads} = {tp // heads}"
         yield Rule("refused", f"-dcp {dcp}", text)
+    for layer in launch.model.layer_types.values():
+        attention = layer.attention
+        if isinstance(attention, GroupedQueryAttention):
+            group = attention.num_heads // attention.num_kv_heads
+            if group % dcp:
+                text = f"{group} query heads of a KV head % {dcp} = {group % dcp}, must be 0"
+                yield Rule("refused", f"-dcp {dcp}", text)
 
 
 def _batch_rules(launch: Launch, settings: Settings) -> Iterator[Rule]:
