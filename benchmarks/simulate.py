@@ -54,7 +54,7 @@ def single_server(load: Load) -> Record:
     phases = {"prefill": Phase(second, Surface([0.0], [([0.0], [0.0])]), nothing, nothing)}
     lane = Lane([Rank(BlockCache(1 << 40, 16), 1 << 30)], 8, True, 1)
     times = StepTimes(phases, (phases,), 1, 1.0, 1.0)
-    replica = Replica(0, "serving", [lane], times, Host(sequence_s=0.0), [0.0], version=[0])
+    replica = Replica(0, "serving", [lane], times, Host(sequence_s=0.0), 1.0, [0.0], version=[0])
     return simulate([replica], load, Entry(0.0, 0, lambda tokens: 0.0))
 
 

@@ -48,7 +48,7 @@ def replica(
     lane = Lane(
         [Rank(BlockCache(blocks, block_tokens), slots) for _ in range(ranks)], chunk, mixed, 1
     )
-    return Replica(number, role, [lane], step, Host(sequence_s=0.0), [0.0], version=[0])
+    return Replica(number, role, [lane], step, Host(sequence_s=0.0), 1.0, [0.0], version=[0])
 
 
 def at(*requests: tuple[float, int, int]) -> Load:

@@ -54,6 +54,15 @@ def test_decoding_requests_leave_less_of_the_chunk_to_prompts() -> None:
         assert record.first_s[1] == pytest.approx(1.0 + steps)
 
 
+def test_a_scheduler_that_looks_every_ten_steps_sees_a_request_late() -> None:
+    """The first decodes from 1.0 on; what comes at 1.35 is noticed after ten steps, at 2.0."""
+    load = at((0.0, 8, 40), (1.35, 8, 1))
+    for poll_steps, noticed in ((1, 1.4), (10, 2.0)):
+        one = replica(times(1.0, 0.1))
+        one.lanes[0].poll_steps = poll_steps
+        assert simulate([one], load, NO_ENTRY).first_s[1] == pytest.approx(noticed + 1.0)
+
+
 def test_slots_hold_back_what_the_cache_has_room_for() -> None:
     record = simulate([replica(times(1.0, 0.1), slots=1)], at((0.0, 8, 2), (0.0, 8, 2)), NO_ENTRY)
     assert _seconds(record)[0] == pytest.approx([1.0, 2.1])

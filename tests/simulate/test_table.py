@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,9 @@ def test_a_hole_in_the_grid_is_named(plan: Plan) -> None:
 def test_a_row_without_all_its_values_is_named(plan: Plan) -> None:
     source = plan.deployment.phases["decode"]
     first = source.rows[0].model_copy(update={"seconds": source.rows[0].seconds[:-1]})
-    with pytest.raises(PlanError, match=f"{first.name} has 10 seconds for 11 grid points"):
+    with pytest.raises(
+        PlanError, match=f"{re.escape(first.name)} has 10 seconds for 11 grid points"
+    ):
         _decode(_broken(plan, rows=(first, *source.rows[1:])))
 
 

@@ -42,6 +42,7 @@ class Rank:
 
     cache: BlockCache
     slots: int
+    arrived: list[Task] = field(default_factory=list)  # and not yet noticed
     waiting: deque[Task] = field(default_factory=deque)
     running: dict[int, Task] = field(default_factory=dict)
     blocked: bool = False  # the queue's head does not fit until something leaves
@@ -49,7 +50,7 @@ class Rank:
 
     @property
     def load(self) -> int:
-        return len(self.waiting) + len(self.running)
+        return len(self.arrived) + len(self.waiting) + len(self.running)
 
     def has_room(self, task: Task) -> bool:
         if len(self.running) >= self.slots:
@@ -85,11 +86,19 @@ class Done(NamedTuple):
 
 
 class Lane:
-    """The ranks of one micro-batch; `step` counts the decode steps done."""
+    """The ranks of one micro-batch; `step` counts the decode steps done.
 
-    def __init__(self, ranks: list[Rank], chunk: int, mixed: bool, cp: int) -> None:
+    Requests that arrived are noticed after a step that prefilled, when nothing runs, and every
+    `poll_steps` decode steps.
+    """
+
+    def __init__(
+        self, ranks: list[Rank], chunk: int, mixed: bool, cp: int, poll_steps: int = 1
+    ) -> None:
         self.ranks, self.chunk, self.mixed, self.cp = ranks, chunk, mixed, cp
+        self.poll_steps = poll_steps
         self.step = 0
+        self._unpolled = 0  # decode steps since requests were noticed
         self.preemptions = 0
         self._ends: list[tuple[int, int, Task, Rank]] = []
 
@@ -98,9 +107,16 @@ class Lane:
         for rank in self.ranks:
             yield from rank.running.values()
             yield from rank.waiting
+            yield from rank.arrived
+
+    def steps_to_poll(self, steps: int) -> int:
+        """The fewest decode steps from now, `steps` at least, after which requests are noticed."""
+        due = self._unpolled + steps
+        return -(-due // self.poll_steps) * self.poll_steps - self._unpolled
 
     def plan(self) -> Run | None:
         """The next run; None where there is nothing to do."""
+        self._notice()
         for rank in self.ranks:
             self._take_over(rank)
         if self.mixed:
@@ -114,6 +130,15 @@ class Lane:
         if not self.mixed:
             self._make_room()
         return self._decode_run()
+
+    def _notice(self) -> None:
+        if self._unpolled % self.poll_steps and any(rank.running for rank in self.ranks):
+            return
+        self._unpolled = 0
+        for rank in self.ranks:
+            if rank.arrived:
+                rank.waiting.extend(rank.arrived)
+                rank.arrived.clear()
 
     def _take_over(self, rank: Rank) -> None:
         """Requests whose whole prompt was computed elsewhere, and sent, decode at once."""
@@ -214,6 +239,8 @@ class Lane:
         count = fullest.cache.count
         context = fullest.cache.tokens(self.step) / count
         steps = max(1, stop - self.step)
+        if any(rank.arrived for rank in self.ranks):
+            steps = min(steps, self.steps_to_poll(1))
         first = Batch(count, context, 0, 0.0, running / len(self.ranks), count)
         last = first._replace(decode_context=context + steps - 1)
         return Run(steps, True, first, last, running)
@@ -222,6 +249,7 @@ class Lane:
         """What is done after so many steps of a run."""
         if run.decodes:
             self.step += steps
+        self._unpolled = 0 if run.chunks else self._unpolled + steps
         done = Done([], [])
         ends = self._ends
         while ends and ends[0][0] <= self.step:

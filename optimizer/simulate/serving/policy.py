@@ -21,6 +21,7 @@ class Engine(Frozen):
     block_tokens: Count  # of one block of the cache
     step_tokens: Count  # of one step of one rank, where the plan names no prefill chunk
     base_s: Seconds
+    poll_steps: Count = 1  # decode steps between two looks at what has arrived
 
 
 class Host(Frozen):
@@ -28,7 +29,7 @@ class Host(Frozen):
 
     sequence_s: Seconds
 
-    def seconds(self, sequences: int) -> float:
+    def seconds(self, sequences: float) -> float:
         return self.sequence_s * sequences
 
 

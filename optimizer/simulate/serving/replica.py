@@ -10,6 +10,7 @@ from optimizer.simulate.serving.cache import BlockCache
 from optimizer.simulate.serving.lane import Lane, Rank, Run, Task
 from optimizer.simulate.serving.policy import Engine, Host
 from optimizer.simulate.serving.steps import Batch, StepTimes
+from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 UNBOUNDED_BLOCKS = 1 << 50  # of a forward pass, which keeps no cache
@@ -49,6 +50,7 @@ class Replica:
     lanes: list[Lane]
     times: StepTimes
     host: Host
+    host_share: float  # of the attention ranks, that one node's host serves
     free_s: list[float]
     active: dict[int, Running] = field(default_factory=dict)  # by lane
     version: list[int] = field(default_factory=list)
@@ -59,12 +61,12 @@ class Replica:
         return sum(rank.load for lane in self.lanes for rank in lane.ranks)
 
     def deliver(self, task: Task) -> tuple[int, Rank]:
-        """Puts a request into the shortest queue; the lane and the rank that have it."""
+        """Brings a request to the rank with the least to do; its lane and the rank."""
         number, rank = min(
             ((index, rank) for index, lane in enumerate(self.lanes) for rank in lane.ranks),
             key=lambda place: place[1].load,
         )
-        rank.waiting.append(task)
+        rank.arrived.append(task)
         return number, rank
 
     def start(self, number: int, now_s: float) -> Running | None:
@@ -89,11 +91,15 @@ class Replica:
     def _seconds(self, batch: Batch, sequences: int) -> float:
         """The host prepares a step while the GPUs run: the longer of the two decides, and near
         each other they get in each other's way."""
-        return hypot(self.times.seconds(batch), self.host.seconds(sequences))
+        return hypot(self.times.seconds(batch), self._host_seconds(sequences))
+
+    def _host_seconds(self, sequences: int) -> float:
+        """Every node's host works for its own ranks at the same time."""
+        return self.host.seconds(sequences * self.host_share)
 
     def _piped(self, run: Run, now_s: float) -> Running:
         """One host serves the lanes in turn, ahead of the stages."""
-        stages, host = self.times.stage_seconds(run.first), self.host.seconds(run.sequences)
+        stages, host = self.times.stage_seconds(run.first), self._host_seconds(run.sequences)
         at = max(now_s, self.free_s[-1])
         self.free_s[-1] = at + host
         for stage, seconds in enumerate(stages):
@@ -106,6 +112,7 @@ class Replica:
 
 def replica_of(
     number: int,
+    cluster: Cluster,
     deployment: Deployment,
     workload: ForwardWorkload | ServingWorkload,
     times: StepTimes,
@@ -114,6 +121,7 @@ def replica_of(
 ) -> Replica:
     """A replica with empty queues: micro-batches as lanes, attention ranks in each."""
     batch, layout = deployment.batch, deployment.layout
+    pool = next(pool for pool in cluster.pools if pool.name == deployment.pool)
     lanes = max(1, batch.micro_batches)
     slots = -(-batch.sequences_per_rank // lanes)
     tokens = cache_tokens(deployment, workload)
@@ -123,7 +131,6 @@ def replica_of(
     chunk = batch.prefill_chunk or engine.step_tokens
     if isinstance(workload, ForwardWorkload):
         chunk = slots * workload.seq_len
-    mixed = engine.policy == "mixed"
     return Replica(
         number,
         deployment.role,
@@ -131,13 +138,15 @@ def replica_of(
             Lane(
                 [Rank(BlockCache(blocks, engine.block_tokens), slots) for _ in range(layout.dp)],
                 chunk,
-                mixed,
+                engine.policy == "mixed",
                 layout.cp,
+                engine.poll_steps,
             )
             for _ in range(lanes)
         ],
         times,
         host,
+        min(1.0, -(-pool.gpus_per_node // (layout.tp * layout.cp)) / layout.dp),
         [0.0] * (layout.pp + 1),
         version=[0] * lanes,
     )

@@ -153,7 +153,7 @@ def _replicas(
             if key not in known:
                 known[key] = step_times(plan.cluster, plan.model, deployment, slow, skew)
             found[number, replica] = replica_of(
-                len(found), deployment, plan.workload, known[key], engine, host
+                len(found), plan.cluster, deployment, plan.workload, known[key], engine, host
             )
     return found, tuple(notes)
 

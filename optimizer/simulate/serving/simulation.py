@@ -139,8 +139,8 @@ class _Simulation:
         running = replica.active.get(number)
         if running is None:
             self.idle[replica.number, number] = replica
-        elif running.run.steps > 1 and len(rank.waiting) == 1 and rank.has_room(task):
-            steps = running.steps_until(self.now_s)
+        elif running.run.steps > 1 and rank.load == len(rank.running) + 1 and rank.has_room(task):
+            steps = replica.lanes[number].steps_to_poll(running.steps_until(self.now_s))
             if steps < running.run.steps:
                 running.run.steps = steps
                 running.end_s = running.start_s + running.seconds(steps)
@@ -204,7 +204,7 @@ class _Simulation:
             run.steps,
             run.sequences - len(run.chunks),
             sum(chunk.tokens for chunk in run.chunks),
-            sum(len(rank.waiting) for rank in lane.ranks),
+            sum(rank.load - len(rank.running) for rank in lane.ranks),
             sum(len(rank.running) for rank in lane.ranks),
             max(rank.cache.used for rank in lane.ranks),
         )
