@@ -179,7 +179,7 @@ def stacked(parts: list[Lowered]) -> Lowered:
 
 def _slots(lowered: Lowered) -> list[Layer | None]:
     """Layer types by place, the last layer's at the end."""
-    last = lowered.last or 0
+    last = lowered.last
     others = [layer for i, layer in enumerate(lowered.layers) if i != last]
     free = [None] * (MOST_TYPES - 1 - len(others))
     return [*free, *others, lowered.layers[last]]

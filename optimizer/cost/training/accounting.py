@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from optimizer.cost.training.blocks import core_shape
 from optimizer.cost.training.layouts import Column, Floats
-from optimizer.cost.training.lowering import Job, core_shape
+from optimizer.cost.training.work import Job
 from optimizer.spec.linears import Linear, head_linears, layer_linears
 from optimizer.spec.model import LayerType, ModelSpec, MoeFfn
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.cost.training.layouts import Floats, TrainingLayouts
-from optimizer.cost.training.lowering import Job
 from optimizer.cost.training.memory import LayerBytes, in_flight
 from optimizer.cost.training.pieces import PARTS, Piece
 from optimizer.cost.training.price import Priced, price
@@ -19,6 +18,7 @@ from optimizer.cost.training.stage_memory import (
     working_parts,
 )
 from optimizer.cost.training.step import Stages, Step, finished, one_table_less
+from optimizer.cost.training.work import Job
 from optimizer.layout import Ints
 from optimizer.spec.model import ModelSpec
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from optimizer.cost.training.layouts import FULL, HALF, Column, Floats, TrainingLayouts
 from optimizer.cost.training.links import exchange_s, ring_s
-from optimizer.cost.training.lowering import Lowered, Work
 from optimizer.cost.training.rates import Rates
+from optimizer.cost.training.work import Lowered, Work
 from optimizer.layout import Ints
 
 GRADIENT_BYTES = 6.0  # a weight: fp32 gradients read and written, beside the 16-bit ones

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from optimizer.cost.training.blocks import core_shape
 from optimizer.cost.training.layouts import (
     CORE_ATTENTION,
     FULL,
@@ -25,9 +26,9 @@ from optimizer.cost.training.layouts import (
     Floats,
     TrainingLayouts,
 )
-from optimizer.cost.training.lowering import Job, Lowered, core_shape, own_tokens
 from optimizer.cost.training.rates import Rates
 from optimizer.cost.training.step import optimizer_ranks
+from optimizer.cost.training.work import Job, Lowered, own_tokens, rank_tokens
 from optimizer.layout import Ints
 from optimizer.operators.operator import shards
 from optimizer.spec.linears import attention_linears
@@ -133,7 +134,7 @@ def memory_pieces(
         activations.logits * rates.logit_bytes,
         lowered.tied,
         lowered.mtp_layers,
-        lowered.last or 0,
+        lowered.last,
     )
 
 
@@ -146,7 +147,7 @@ def activations_of(
         activation_bytes(layer, model.hidden_size, layouts, rates, job)
         for layer in model.layer_types.values()
     ]
-    tokens = layouts.micro_batch * job.sequence_length / layouts.cp
+    tokens = rank_tokens(layouts, job)
     return Activations(
         tuple(kept for kept, _ in both),
         tuple(working for _, working in both),
@@ -198,7 +199,7 @@ def _tensors(
         return np.where((bits & module) > 0, 0.0, 1.0)
 
     tp = layouts.tp.astype(np.float64)
-    tokens = layouts.micro_batch * job.sequence_length / layouts.cp
+    tokens = rank_tokens(layouts, job)
     own = own_tokens(layouts, job)
     low = np.where(layouts.bits < 16, rates.low_input, 1.0)
     masks = np.asarray(rates.dropout) * (not getattr(layer.ffn, "gated", True))

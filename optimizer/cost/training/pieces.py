@@ -10,8 +10,8 @@ import numpy as np
 from optimizer.cost.training.layer_seconds import Seconds, overlapped, seconds_of
 from optimizer.cost.training.layouts import FULL, PARAMETERS, Column, Floats, TrainingLayouts
 from optimizer.cost.training.links import ring_s
-from optimizer.cost.training.lowering import Layer, Lowered
 from optimizer.cost.training.rates import Rates
+from optimizer.cost.training.work import Layer, Lowered
 
 PARTS = ("forward", "backward", "recompute", "tp", "ep", "cp", "fsdp", "launch")
 
@@ -65,7 +65,7 @@ def assembled(
     """The pieces of a model from its layers' and its ends' prices."""
     table = lowered.table_parameters
     head_piece, embedding_piece = _end(head, table), _end(embedding, table)
-    copied = layers[lowered.last if lowered.last is not None else -1]
+    copied = layers[lowered.last]
     many = lowered.mtp_layers
     mtp = Piece(
         many,

@@ -15,9 +15,9 @@ from optimizer.cost.training.layouts import (
     TrainingLayouts,
 )
 from optimizer.cost.training.links import group_size, ring_s, send_s
-from optimizer.cost.training.lowering import Lowered
 from optimizer.cost.training.pieces import PARTS, Pieces
 from optimizer.cost.training.rates import Rates
+from optimizer.cost.training.work import Lowered
 
 OPTIMIZER_TRAFFIC = 30.0  # bytes a local parameter: fp32 weights, moments, gradient, 16-bit copy
 MTP_UNEVENNESS = 1.03  # slowest over mean where hand-made cuts make room for MTP
