@@ -21,6 +21,7 @@ from training_choices import ab_rows, bloom_sweep, published, sweeps
 from training_rows import DATA, Floats, Table, read_rows, read_table
 
 from optimizer.cost.training import Job, TrainingLayouts, load_training_calibration, price, rates_of
+from optimizer.evaluating_training import evaluate_training
 from optimizer.spec.model import (
     DenseFfn,
     GroupedQueryAttention,
@@ -118,6 +119,14 @@ def memory_report(rows: pd.DataFrame) -> None:
             f"({100 * (over & ran).sum() / max(ran.sum(), 1):.1f} %), "
             f"{(over & ~failed & ~stated).sum()} of {(~failed & ~stated).sum()} that ran without"
         )
+
+    answers = evaluate_training(rows[rows.columns[: rows.columns.get_loc("family")]])["feasible"]
+    failed = rows["oom"]
+    refused, ran = (~answers & ~failed).sum(), (~failed).sum()
+    print(
+        f"  optimize evaluate (blank recomputation may spare memory): {(~answers & failed).sum()} "
+        f"of {failed.sum()} that failed, {refused} of {ran} that ran ({100 * refused / ran:.1f} %)"
+    )
 
 
 def static_logs() -> list[tuple[str, float, float]]:

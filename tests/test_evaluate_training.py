@@ -108,3 +108,13 @@ def test_the_command_knows_training_rows_by_their_columns(tmp_path: Path) -> Non
     found = pd.read_csv(out)
     assert list(found.columns)[-len(OUTPUTS) :] == list(OUTPUTS)
     assert list(found.columns)[: len(GPT_175B)] == list(GPT_175B)
+
+
+def test_what_ran_without_room_is_feasible_where_unstated_recomputation_makes_room() -> None:
+    bridge = "NVIDIA-NeMo/Megatron-Bridge docs/performance-summary-archive.md (26.04)"
+    tight = rows(source=bridge, tp=8, pp=2, vp=1, micro_batch=4, recompute=None)
+    found = evaluate_training(tight.assign(gpus=512, global_batch=2048)).iloc[0]
+    assert found["feasible"]
+    assert found["reason"].startswith("needs ")
+    assert "recompute full fits" in found["reason"]
+    assert "chosen: " in found["reason"]

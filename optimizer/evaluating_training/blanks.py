@@ -35,6 +35,8 @@ STAGES = (1, 2, 4, 8, 16, 32)
 CHUNKS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12)
 MICRO_BATCHES = (1, 2, 4, 8)
 EXPERT_RANKS = (1, 2, 4, 8)
+CHEAP = MODULES["mla_up_proj"] | MODULES["moe_act"] | MODULES["layernorm"]
+UNSTATED = (0, CHEAP, MODULES["full"])  # recomputation where a row says nothing
 STATED = {"gpus": "number of GPUs", "seq_len": "sequence length", "global_batch": "global batch"}
 LORA_SHARE = 0.01  # of the parameters
 
@@ -195,9 +197,9 @@ def _recompute(
     cell = text(row, "recompute") or source.recompute or ""
     if cell:
         return (recompute_of(cell, model.num_layers),)
-    cheap = MODULES["mla_up_proj"] | MODULES["moe_act"] | MODULES["layernorm"]
+    _, cheap, full = UNSTATED
     some = MODULES["half"] if family == "torch" else cheap
-    return ((0, 1.0), (some, 1.0), (MODULES["full"], 1.0))
+    return ((0, 1.0), (some, 1.0), (full, 1.0))
 
 
 def _expert_ranks(row: Row, experts: int, width: int) -> tuple[int, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optimizer.cost.training import (
     MODULES,
+    Job,
+    Rates,
     load_training_calibration,
     mfu,
     model_flops,
@@ -16,7 +19,7 @@ from optimizer.cost.training import (
 )
 from optimizer.cost.training.layouts import TrainingLayouts
 from optimizer.errors import OptimizerError
-from optimizer.evaluating_training.blanks import Facts, read_row
+from optimizer.evaluating_training.blanks import UNSTATED, Facts, read_row
 from optimizer.units import GIB
 
 if TYPE_CHECKING:
@@ -77,15 +80,15 @@ def predicted(facts: Facts) -> dict[str, Any]:
     fits = priced.memory.needed <= limit
     best = int(np.lexsort((priced.step.step_s, ~fits))[0])
     step_s = float(priced.step.step_s[best])
+    rescue = None if fits[best] else sparing(facts, best, rates, job)
     wide = calibration.interval.moe_step if facts.model.moe else calibration.interval.dense_step
     shown = getattr(priced.memory, facts.source.memory)
     tokens = facts.global_batch * job.sequence_length
     flops = model_flops(facts.model, job, facts.global_batch)
-    reason = (
-        []
-        if fits[best]
-        else [f"needs {priced.memory.needed[best] / GIB:.1f} of {limit / GIB:.1f} GiB"]
-    )
+    reason = []
+    if not fits[best]:
+        needed = f"needs {priced.memory.needed[best] / GIB:.1f} of {limit / GIB:.1f} GiB"
+        reason.append(f"{needed}, recompute {rescue} fits" if rescue else needed)
     if facts.blank:
         reason.append(f"chosen: {chosen(facts.layouts, best, facts.blank)}")
     share = mfu(flops, np.array([step_s]), facts.gpus, rates.peak_flops_16)
@@ -96,9 +99,30 @@ def predicted(facts: Facts) -> dict[str, Any]:
         "predicted_tokens_per_s_per_gpu": tokens / step_s / facts.gpus,
         "predicted_mfu": float(share[0]),
         "predicted_mem_gb": float(shown[best]) / GIB,
-        "feasible": bool(fits[best]),
+        "feasible": bool(fits[best]) or rescue is not None,
         "reason": "; ".join(reason),
     }
+
+
+def sparing(facts: Facts, row: int, rates: Rates, job: Job) -> str | None:
+    """What an unstated recomputation must at least be for the layout to fit; None: none is enough.
+
+    Publishers who rarely recompute are priced without it even where that does not fit: their steps
+    say so, and what they offload instead is not stated.
+    """
+    if "recompute" not in facts.blank:
+        return None
+    layout = facts.layouts.take(np.array([row]))
+    for bits in UNSTATED:
+        other = replace(layout, recompute=np.array([bits]))
+        if price(facts.model, other, rates, job).memory.needed[0] <= rates.memory_bytes:
+            return words(bits)
+    return None
+
+
+def words(recompute: int) -> str:
+    """Megatron's names of recompute bits."""
+    return " + ".join(name for name, bit in MODULES.items() if recompute & bit) or "none"
 
 
 def chosen(layouts: TrainingLayouts, row: int, names: tuple[str, ...]) -> str:
@@ -106,9 +130,6 @@ def chosen(layouts: TrainingLayouts, row: int, names: tuple[str, ...]) -> str:
 
     def word(name: str) -> str:
         value = int(getattr(layouts, name)[row])
-        if name != "recompute":
-            return f"{name} {value}"
-        bits = [module for module, bit in MODULES.items() if value & bit]
-        return f"recompute {' + '.join(bits) or 'none'}"
+        return f"{name} {words(value) if name == 'recompute' else value}"
 
     return ", ".join(word(name) for name in names)
