@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from optimizer.cli.audit import audit
+from optimizer.cli.dag import dag
 from optimizer.cli.evaluate import evaluate
 from optimizer.cli.experts import experts
 from optimizer.cli.fleet import fleet
@@ -19,7 +20,7 @@ from optimizer.cli.why import remedies, why
 from optimizer.errors import OptimizerError
 from optimizer.version import __version__
 
-COMMANDS = (why, remedies, evaluate, experts, audit, fleet, regress, simulate)
+COMMANDS = (why, remedies, evaluate, experts, audit, fleet, regress, simulate, dag)
 
 
 @click.group(invoke_without_command=True)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from optimizer.errors import Problem, SpecError
@@ -57,16 +57,18 @@ def ranked_csv(plans: Plans) -> str:
     return text.getvalue()
 
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes all files next to their places first and renames them only when all are written."""
+def write_files(folder: Path, files: Mapping[str, str | Iterable[str] | Iterable[bytes]]) -> None:
+    """Writes all files next to their places first and renames them only when all are written;
+    content may come in pieces."""
     written: list[tuple[str, Path]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             handle, partial = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
             written.append((partial, folder / name))
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                for piece in (text,) if isinstance(text, str) else text:
+                    stream.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
             os.chmod(partial, 0o644)
         for partial, final in written:
             os.replace(partial, final)

@@ -1,0 +1,1 @@
+"""An execution graph as text or files, streamed: one function a format."""
