@@ -7,7 +7,7 @@ integers that are no equal shares, layers of their own where PP = 1) its quantit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 from optimizer.audit.amounts import UNITS, show
 from optimizer.audit.case import Case
@@ -16,7 +16,8 @@ from optimizer.audit.finding import Finding
 from optimizer.audit.own_figures import Told, ratios, terms_of
 from optimizer.audit.quantities.rates import bubble
 
-MILLI = 1e-3
+Report = tuple[Case, Sequence[Told]]
+
 ALIKE = 0.05  # relative difference that rounding of two printed figures may explain
 
 
@@ -193,21 +194,26 @@ def _units_read(told: Told, texts: Sequence[str]) -> set[str]:
     return found
 
 
-def reports_of_one_plan(cases: Sequence[Case]) -> Iterator[Finding]:
-    """The same cluster, model and strategy cannot hold two values of one quantity."""
-    for first, second in combinations(cases, 2):
+def reports_of_one_plan(reports: Sequence[Report]) -> Iterator[Finding]:
+    """The same cluster, model and strategy cannot hold two values of one quantity, unless each holds
+    under a reading of its own."""
+    for (first, told), (second, others) in combinations(reports, 2):
         if not _same_plan(first, second):
             continue
-        for one, other in _pairs(first, second):
-            if not _agree(one, other):
-                ratio = max(_si(one), _si(other)) / max(min(_si(one), _si(other)), 1e-300)
-                yield _contradiction(
-                    f"{first.name}, {second.name}",
-                    f"two reports of one plan: {_what(one)}",
-                    f"{first.name}: {one.value} {one.unit} ({one.claim}); {second.name}: "
-                    f"{other.value} {other.unit} ({other.claim}); {ratio:,.4g} times apart, equal "
-                    "under no reading of the units",
-                )
+        for mine, theirs in product(told, others):
+            one, other = mine.claim, theirs.claim
+            if _what(one) != _what(other) or not _both_figures(one, other) or _agree(one, other):
+                continue
+            if mine.confirmed and theirs.confirmed:
+                continue
+            ratio = max(_si(one), _si(other)) / max(min(_si(one), _si(other)), 1e-300)
+            yield _contradiction(
+                f"{first.name}, {second.name}",
+                f"two reports of one plan: {_what(one)}",
+                f"{first.name}: {one.value} {one.unit} ({one.claim}); {second.name}: "
+                f"{other.value} {other.unit} ({other.claim}); {ratio:,.4g} times apart, equal "
+                "under no reading of the units",
+            )
 
 
 def _same_plan(first: Case, second: Case) -> bool:
@@ -220,17 +226,8 @@ def _same_plan(first: Case, second: Case) -> bool:
     )
 
 
-def _pairs(first: Case, second: Case) -> Iterator[tuple[Claim, Claim]]:
-    for one in first.claims:
-        for other in second.claims:
-            if (
-                one.figure
-                and other.figure
-                and one.unit
-                and other.unit
-                and _what(one) == _what(other)
-            ):
-                yield one, other
+def _both_figures(one: Claim, other: Claim) -> bool:
+    return bool(one.figure and other.figure and one.unit and other.unit)
 
 
 def _what(claim: Claim) -> str:
@@ -260,4 +257,4 @@ CASE_CHECKS: tuple[Callable[[Case, Sequence[Told]], Iterator[Finding]], ...] = (
     pipeline_bubble,
     two_readings_of_one_figure,
 )
-REPORT_CHECKS: tuple[Callable[[Sequence[Case]], Iterator[Finding]], ...] = (reports_of_one_plan,)
+REPORT_CHECKS: tuple[Callable[[Sequence[Report]], Iterator[Finding]], ...] = (reports_of_one_plan,)

@@ -54,6 +54,18 @@ def judge(case: Case, claim: Claim, told: Mapping[str, Told]) -> tuple[Finding, 
     return finding, Told(claim, verdict, tuple(hits))
 
 
+def judge_all(case: Case) -> tuple[list[Finding], list[Told]]:
+    """Every claim of a report in its order."""
+    findings: list[Finding] = []
+    judged: list[Told] = []
+    for claim in case.claims:
+        named = {told.claim.id: told for told in judged if told.claim.id is not None}
+        finding, told = judge(case, claim, named)
+        findings.append(finding)
+        judged.append(told)
+    return findings, judged
+
+
 def _hits(claim: Claim, derived: Sequence[Derived]) -> Iterator[Hit]:
     """Every reading that reproduces the claim, with every reading of its unit."""
     for each in derived:

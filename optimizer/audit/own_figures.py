@@ -32,6 +32,10 @@ class Told(NamedTuple):
     verdict: Verdict
     hits: tuple[Hit, ...]
 
+    @property
+    def confirmed(self) -> bool:
+        return self.verdict in ("confirmed", "confirmed-under-reading")
+
 
 class Term(NamedTuple):
     """A figure that another follows from."""

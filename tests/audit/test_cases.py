@@ -265,6 +265,7 @@ def test_reports_a_b_and_d_contradict_each_other() -> None:
     for pair in ("A, B", "A, D", "B, D"):
         assert (pair, "utilisation / total") in across
         assert (pair, "share of capacity") in across
+    assert ("B, D", "experts per gpu") not in across  # 0.5 and 1 each hold under a reading
 
 
 def test_no_report_is_the_best_plan() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.audit.finding import Audit, Finding
-from optimizer.audit.job import audit, audit_case
+from optimizer.audit.job import audit
 from optimizer.audit.quantities import QUANTITIES
 from optimizer.audit.quantities.balance import spread
 from optimizer.audit.reading import read_case
@@ -242,6 +242,5 @@ def test_what_is_counted_is_exact(tmp_path: Path) -> None:
 
 
 def test_an_audit_of_one_case_is_the_same_each_time(tmp_path: Path) -> None:
-    of(tmp_path, [{"quantity": "optimal"}])
-    first, second = (audit_case(read_case(tmp_path / "claims.yaml")) for _ in range(2))
+    first, second = (of(tmp_path, [{"quantity": "optimal"}]) for _ in range(2))
     assert first == second
