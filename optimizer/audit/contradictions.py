@@ -195,8 +195,8 @@ def _units_read(told: Told, texts: Sequence[str]) -> set[str]:
 
 
 def reports_of_one_plan(reports: Sequence[Report]) -> Iterator[Finding]:
-    """The same cluster, model and strategy cannot hold two values of one quantity, unless each holds
-    under a reading of its own."""
+    """The same cluster, model and strategy cannot have two values of one quantity, unless each of
+    them holds under a reading."""
     for (first, told), (second, others) in combinations(reports, 2):
         if not _same_plan(first, second):
             continue

@@ -58,11 +58,13 @@ def judge_all(case: Case) -> tuple[list[Finding], list[Told]]:
     """Every claim of a report in its order."""
     findings: list[Finding] = []
     judged: list[Told] = []
+    named: dict[str, Told] = {}
     for claim in case.claims:
-        named = {told.claim.id: told for told in judged if told.claim.id is not None}
         finding, told = judge(case, claim, named)
         findings.append(finding)
         judged.append(told)
+        if claim.id is not None:
+            named[claim.id] = told
     return findings, judged
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import ceil
 
 from optimizer.audit.amounts import show
 from optimizer.audit.case import Case
@@ -11,7 +12,7 @@ from optimizer.audit.claim import Change, Claim
 from optimizer.audit.deriving import Answer, Derived
 from optimizer.audit.own_figures import Told
 from optimizer.audit.quantities.memory import planned_bytes
-from optimizer.audit.training import HELD, RECOMPUTED, state_bytes, training_memory
+from optimizer.audit.training import HELD, RECOMPUTED, training_bytes, training_memory
 from optimizer.spec.model import Precision
 from optimizer.spec.workload import ForwardWorkload
 
@@ -69,13 +70,16 @@ def _of_plans(before: Case, after: Case, component: str) -> Iterator[Derived]:
 def _of_training(before: Case, after: Case, component: str) -> Iterator[Derived]:
     if "training" not in before.phases or component not in ("total", "activations"):
         return
-    amounts = []
-    for case in (before, after):
-        total = float(next(training_memory(case)).value)
-        amounts.append(total - (state_bytes(case)[0] if component == "activations" else 0.0))
-    old, new = amounts
+    old, new = (_shared(case, component) for case in (before, after))
     text = f"training, {HELD}: {show(old, 'bytes')} -> {show(new, 'bytes')}"
     yield _effect(before, "training", old, new, text)
+
+
+def _shared(case: Case, component: str) -> float:
+    """Training bytes with the batch shared by the ranks and nothing recomputed."""
+    sequences = ceil(case.batch / (case.layout.dp * case.layout.replicas))
+    parts = training_bytes(case, sequences, HELD)
+    return parts["activations"] if component == "activations" else sum(parts.values())
 
 
 def _path(before: Case, after: Case) -> Derived:
