@@ -116,7 +116,10 @@ def _layout_findings(launch: Launch, cluster: Cluster) -> Iterator[Finding]:
         verdict="confirmed" if launch.gpus <= there else "refuted",
         derived_value=float(launch.gpus),
         derived_unit="GPUs",
-        arithmetic=f"{launch.gpus} GPUs needed, {there} there",
+        arithmetic=f"{launch.gpus} GPUs needed, {there} there"
+        + (
+            "" if launch.gpus <= there else f"; if there are more, say so with --gpus {launch.gpus}"
+        ),
     )
 
 

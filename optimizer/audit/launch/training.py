@@ -8,16 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.audit.finding import Audit, Finding, Readiness
+from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
 from optimizer.audit.launch.capacity import stages_of
 from optimizer.audit.launch.megatron import TrainingLaunch
+from optimizer.audit.launch.pricing import NOTABLE
 from optimizer.audit.launch.rules import broken
+from optimizer.audit.launch.training_plan import fastest
 from optimizer.cost.memory import layout_bytes
 from optimizer.cost.training import (
     MODULES,
     SHARDINGS,
     Job,
     Priced,
+    Rates,
     TrainingLayouts,
     load_training_calibration,
     price,
@@ -31,11 +34,31 @@ WEIGHT_BYTES, GRADIENT_BYTES, STATE_BYTES = 2, 4, 12  # bf16; fp32; fp32 master 
 
 
 class Held(NamedTuple):
-    """Parameters of the fullest stage's rank outside and inside routed experts."""
+    """Parameters of a stage's rank outside and inside routed experts, and the ranks that share
+    the optimizer's state of each."""
 
+    stage: int
     dense: float
     experts: float
-    stage: int
+    share: int
+    expert_share: int
+
+    @property
+    def bytes(self) -> float:
+        """Weights, gradients and optimizer."""
+        constant = WEIGHT_BYTES + GRADIENT_BYTES
+        return self.dense * (constant + STATE_BYTES / self.share) + self.experts * (
+            constant + STATE_BYTES / self.expert_share
+        )
+
+    def arithmetic(self) -> str:
+        constant = WEIGHT_BYTES + GRADIENT_BYTES
+        text = (
+            f"stage {self.stage}: {self.dense:,.0f} parameters x ({constant} + 12/{self.share}) B"
+        )
+        if self.experts:
+            text += f" + {self.experts:,.0f} of experts x ({constant} + 12/{self.expert_share}) B"
+        return f"{text} = {gib(self.bytes)} of weights, gradients and optimizer"
 
 
 def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
@@ -44,11 +67,11 @@ def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
         *_layout_findings(launch, cluster),
         *(broken(launch.name, "megatron", rule) for rule in launch.rules),
     ]
-    said = ""
+    said, step_s = "", None
     if launch.layout is not None and not any(rule.kind == "refused" for rule in launch.rules):
         priced = priced_step(launch, cluster)
         findings.append(_memory_finding(launch, cluster, priced))
-        said = _step_line(launch, priced)
+        said, step_s = _step_line(launch, priced), float(priced.step.step_s[0])
     if launch.not_judged:
         findings.append(
             Finding(
@@ -72,7 +95,37 @@ def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
         limits=limits,
         arithmetic=said,
     )
-    return Audit(findings=tuple(findings), readiness=(ready,))
+    better = _better(launch, cluster, None if limits else step_s)
+    return Audit(findings=tuple(findings), readiness=(ready,), better=(better,))
+
+
+def _better(launch: TrainingLaunch, cluster: Cluster, step_s: float | None) -> BetterPlan:
+    """The fastest layout on the same GPUs beside the command's."""
+    pool = cluster.pools[0]
+    model = launch.model.with_precision(Precision())
+    domain = pool.nvlink_domain or pool.gpus_per_node
+    best = fastest(launch, model, _rates(cluster), domain, pool.gpu.memory_bytes)
+    if best is None:
+        text = f"no layout of {launch.gpus} GPUs fits"
+    else:
+        text = f"{best.name}: a step of {milliseconds(best.step_s)}, {gib(best.needed_bytes)}"
+        text += f" a GPU; the fastest of {best.priced:,} layouts that were priced"
+        if step_s is not None:
+            ratio = step_s / best.step_s
+            text = f"within 1 % of {text}" if ratio < NOTABLE else f"{ratio:.2f} x as fast: {text}"
+    return BetterPlan(
+        case=launch.name,
+        strategy=launch.flags,
+        phase="training",
+        claimed_plan=launch.layout.name if launch.layout is not None and step_s else "",
+        plan=best.name if best is not None else "",
+        comparison=text,
+    )
+
+
+def _rates(cluster: Cluster) -> Rates:
+    calibration = load_training_calibration()
+    return rates_of(calibration.values(), cluster.pools[0], calibration.software["megatron"])
 
 
 def _layout_findings(launch: TrainingLaunch, cluster: Cluster) -> Iterator[Finding]:
@@ -101,9 +154,11 @@ def _layout_findings(launch: TrainingLaunch, cluster: Cluster) -> Iterator[Findi
 
 
 def parameters_held(launch: TrainingLaunch) -> Held:
-    """Parameters of the rank that holds most, over the stages of the cut."""
+    """The parameters of the stage whose ranks hold most."""
     layout = launch.layout
     assert layout is not None
+    share = layout.dp * layout.cp if launch.distributed_optimizer else 1
+    expert_share = layout.edp if launch.distributed_optimizer else 1
     model = launch.model.with_precision(Precision())
     columns = {
         name: np.array([float(getattr(layout, name))]) for name in ("tp", "cp", "ep", "etp", "pp")
@@ -117,16 +172,15 @@ def parameters_held(launch: TrainingLaunch) -> Held:
         dense = sum(count * float(each.dense[0]) for count, each in layers)
         dense += float(held.first[0]) * stage.first + float(held.last[0]) * stage.last
         experts = sum(count * float(each.experts[0]) for count, each in layers)
-        found.append(Held(dense / WEIGHT_BYTES, experts / WEIGHT_BYTES, index))
-    return max(found, key=lambda each: (each.dense + each.experts, -each.stage))
+        found.append(Held(index, dense / WEIGHT_BYTES, experts / WEIGHT_BYTES, share, expert_share))
+    return max(found, key=lambda each: (each.bytes, -each.stage))
 
 
 def priced_step(launch: TrainingLaunch, cluster: Cluster) -> Priced:
     """The launch by the cost model of training: one layout, stages cut as recipes cut them."""
     layout = launch.layout
     assert layout is not None
-    calibration, pool = load_training_calibration(), cluster.pools[0]
-    rates = rates_of(calibration.values(), pool, calibration.software["megatron"])
+    pool = cluster.pools[0]
     recompute = sum(MODULES[name] for name in launch.recompute)
     degrees = {name: getattr(layout, name) for name in ("tp", "cp", "pp", "vp", "dp", "ep", "etp")}
     layouts = TrainingLayouts.of(
@@ -141,22 +195,13 @@ def priced_step(launch: TrainingLaunch, cluster: Cluster) -> Priced:
         bits=launch.bits,
     )
     model = launch.model.with_precision(Precision())
-    return price(model, layouts, rates, Job(launch.seq_length, mtp_layers=launch.mtp_layers))
+    return price(
+        model, layouts, _rates(cluster), Job(launch.seq_length, mtp_layers=launch.mtp_layers)
+    )
 
 
 def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: Priced) -> Finding:
     """Weights, gradients and optimizer by hand; activations and the rest by the cost model."""
-    layout, held = launch.layout, parameters_held(launch)
-    assert layout is not None
-    share = layout.dp * layout.cp if launch.distributed_optimizer else 1
-    expert_share = layout.edp if launch.distributed_optimizer else 1
-    constant = WEIGHT_BYTES + GRADIENT_BYTES
-    each = constant + STATE_BYTES / share
-    each_expert = constant + STATE_BYTES / expert_share
-    static = held.dense * each + held.experts * each_expert
-    text = f"stage {held.stage}: {held.dense:,.0f} parameters x ({constant} + 12/{share}) B"
-    if held.experts:
-        text += f" + {held.experts:,.0f} of experts x ({constant} + 12/{expert_share}) B"
     total = cluster.pools[0].gpu.memory_bytes
     needed = float(priced.memory.needed[0])
     parts = {
@@ -174,7 +219,7 @@ def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: Priced) ->
         derived_value=needed / GIB,
         derived_unit="GiB",
         arithmetic=(
-            f"{text} = {gib(static)} of weights, gradients and optimizer; {rest}; at the peak of "
+            f"{parameters_held(launch).arithmetic()}; {rest}; at the peak of "
             f"the fullest rank {gib(needed)} of {gib(total)} (cost model of training)"
         ),
         assumptions=launch.assumptions,
@@ -189,5 +234,5 @@ def _step_line(launch: TrainingLaunch, priced: Priced) -> str:
     return (
         f"predicted step {milliseconds(step_s)} ({milliseconds(step_s * exp(-width))} to "
         f"{milliseconds(step_s * exp(width))}), {tokens:,.0f} tokens/s, "
-        f"{tokens / launch.gpus:,.0f} a GPU; a better plan is not searched for training here"
+        f"{tokens / launch.gpus:,.0f} a GPU"
     )

@@ -121,6 +121,8 @@ def _converted(name: str, takes: Any, value: Any) -> Any:
             raise SpecError(Problem(f"'{name}' must be a list of whole numbers"))
         return value
     if takes == "mapping":
+        if not isinstance(value, dict):
+            raise SpecError(Problem(f"'{name}' must be a mapping (key: value)"))
         return value
     if takes == "count" and value == -1:  # the API's word for "not set"
         return None
@@ -240,7 +242,8 @@ def _slot_rules(model: ModelSpec, settings: Settings) -> Iterator[Rule]:
         yield Rule("refused", f"num_slots {slots}", f"fewer than the {experts} experts")
     assignments = settings.values.get("assignments") or {}
     for layer, row in sorted(assignments.items(), key=lambda item: str(item[0])):
-        if not isinstance(row, list) or len(row) != slots or set(row) != set(range(experts)):
+        named = {each for each in row if isinstance(each, int)} if isinstance(row, list) else set()
+        if named != set(range(experts)) or len(row) != slots:
             text = f"must name {slots} experts and each of the {experts} at least once"
             yield Rule("refused", f"initial_global_assignments of layer {layer}", text)
             return
