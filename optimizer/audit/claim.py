@@ -10,7 +10,7 @@ claims:
     quantity: memory_per_gpu
     component: expert weights
     value: "32.0"                # quoted: the printed zeros say how exact it is
-    unit: MB
+    unit: MB                     # or both in one: value: 32.0 MB
     reading: after the TP split  # where the report says which
 """
 
@@ -19,9 +19,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from optimizer.audit.amounts import UNITS, Printed, printed
+from optimizer.audit.terms import figure_of
 from optimizer.spec.frozen import Count, Frozen, Name
 
 Value = Annotated[str, Field(min_length=1, max_length=60)]
@@ -64,6 +65,16 @@ class Claim(Frozen):
     change: Change | None = None
     baseline: Name | None = None  # a strategy: what stood before, or what is compared with
     strategy: Name | None = None  # where it is not the file's
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_together(cls, data: Any) -> Any:
+        """Reads `value: 57.17 MB` too."""
+        if isinstance(data, dict) and isinstance(data.get("value"), str) and not data.get("unit"):
+            found = figure_of(data["value"])
+            if found is not None:
+                return {**data, "value": found[0], "unit": found[1]}
+        return data
 
     @property
     def figure(self) -> Printed | None:

@@ -6,7 +6,7 @@ import re
 
 from optimizer.audit.amounts import UNITS
 
-_TERM = re.compile(r"(?P<figure>[0-9][0-9_,]*(?:\.[0-9]+)?)\s*(?P<unit>\S.*)?")
+_TERM = re.compile(r"(?P<figure>[+-]?[0-9][0-9_,]*(?:\.[0-9]+)?)\s*(?P<unit>\S.*)?")
 
 
 def figure_of(term: str) -> tuple[str, str] | None:

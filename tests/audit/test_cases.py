@@ -82,6 +82,7 @@ VERDICTS = {
         "zero variance of compute": READING,
         "about 16 GB a GPU": UNVERIFIABLE,
         "latency is 75 % lower": REFUTED,
+        "the pipeline shortens the path": REFUTED,
         "8 sequential layers become 2": REFUTED,
         "3 x the throughput": UNVERIFIABLE,
         "the DAG has no cycle": CONFIRMED,

@@ -54,6 +54,13 @@ def test_the_attention_weights_of_llama_are_its_four_projections(tmp_path: Path)
     assert "(2 x 4096 x 4096 + 2 x 4096 x 1024) x 32 layers / 2 (TP) x 2 B" in finding.arithmetic
 
 
+def test_a_value_may_carry_its_unit(tmp_path: Path) -> None:
+    claim = {"quantity": "memory_per_gpu", "component": "attention weights", "value": "1.342 GB"}
+    finding = one(tmp_path, claim)
+    assert (finding.claimed_value, finding.claimed_unit) == (1.342, "GB")
+    assert finding.verdict == "confirmed"
+
+
 def test_the_same_figure_before_the_split_is_a_reading_unless_the_report_says_which(
     tmp_path: Path,
 ) -> None:
@@ -85,6 +92,16 @@ def test_layers_that_differ_are_summed_before_they_are_cut(tmp_path: Path) -> No
     finding = one(tmp_path, claim, model="qwen3.5-397b-a17b", strategy="TP8")
     assert "45 layers x" in finding.arithmetic
     assert "15 layers x" in finding.arithmetic
+
+
+def test_the_work_of_a_token_is_two_flops_an_element(tmp_path: Path) -> None:
+    """DeepSeek-V3's FFN: 3 dense layers, 58 with 8 routed experts and a shared one: 48.36 GFLOP."""
+    claim = {"quantity": "flops_per_token", "component": "experts", "value": "48.36 GFLOP"}
+    finding = one(tmp_path, claim, model="deepseek-v3", strategy="TP8")
+    assert finding.verdict == "confirmed"
+    dense, routed = 3 * 7168 * 18432, 3 * 7168 * 2048 * (8 + 1)
+    assert finding.derived_value == pytest.approx(2 * (3 * dense + 58 * routed) / 1e9)
+    assert "58 layers x (3 x 7168 x 2048 x top-8 + 3 x 7168 x 2048)" in finding.arithmetic
 
 
 def test_a_speed_up_over_a_stated_baseline_is_planned(tmp_path: Path) -> None:

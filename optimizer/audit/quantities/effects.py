@@ -16,7 +16,7 @@ from optimizer.audit.training import HELD, RECOMPUTED, training_bytes, training_
 from optimizer.spec.model import Precision
 from optimizer.spec.workload import ForwardWorkload
 
-COMPONENTS = ("total", "weights", "activations", "KV cache", "latency")
+COMPONENTS = ("total", "weights", "activations", "KV cache", "latency", "token path")
 
 
 def effect(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
@@ -25,6 +25,8 @@ def effect(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     if change.recompute:
         return Answer(tuple(_recomputed(case)))
     before, after = case.with_strategy(claim.baseline), changed(case, change)
+    if component == "token path":
+        return Answer((_path(before, after)._replace(departures=()),))
     if component == "latency":
         found = [*_of_plans(before, after, component), _path(before, after)]
     else:

@@ -15,7 +15,6 @@ from optimizer.spec.formats import FORMATS
 
 TERA = 1e12
 MILLION = 1e6
-GROUPS = {"attention": ("attention", "attention projections"), "experts": ("experts",)}
 
 
 def compute_rate(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
@@ -58,19 +57,21 @@ def _rates(case: Case, part: str) -> Iterator[Derived]:
 
 
 def _achieved(case: Case, phase: str, plan: Plan, part: str) -> Derived:
-    """Work of one GPU over the planned time: its stage's share of every micro-batch."""
-    table = plan.deployment.phases["prefill" if phase == "forward" else "decode"]
-    groups = GROUPS.get(part, tuple(table.by_group))
-    work = sum(row.count * row.flops[0] for row in table.rows if row.group in groups)
-    work = work * plan.deployment.batch.micro_batches / plan.deployment.layout.pp
-    time = plan.predictions["latency_s" if phase == "forward" else "tpot_s"]
-    rate = work / time.value
+    """Work of the tokens of a pass, or of one decode step, over the GPUs and the planned time."""
+    work = next(token_work(case, part))
+    forward = phase == "forward"
+    tokens = case.batch * case.seq_len if forward else plan.deployment.batch.concurrency
+    time = plan.predictions["latency_s" if forward else "tpot_s"]
+    gpus = plan.deployment.gpus
+    done = float(work.value) * tokens / gpus
     text = (
-        f"{phase}: {work / 1e9:,.6g} GFLOP of one GPU / {time.value * 1e3:.4g} ms "
-        f"= {show(rate, 'FLOP/s')}"
+        f"{phase}: {work.arithmetic} a token, x {tokens:,.0f} tokens / {gpus} GPUs "
+        f"/ {time.value * 1e3:.4g} ms = {show(done / time.value, 'FLOP/s')} a GPU"
     )
     departs = () if case.phase else (phase,)
-    return Derived(rate, text, (phase,), departs, True, work / time.high, work / time.low)
+    return Derived(
+        done / time.value, text, (phase,), departs, True, done / time.high, done / time.low
+    )
 
 
 def _peak(case: Case) -> float:
