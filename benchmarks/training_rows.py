@@ -139,14 +139,15 @@ def read_table(path: Path = DATA / "training.csv") -> Table:
 
 
 def measured_step_s(row: dict[str, object], facts: Facts) -> float:
-    """Stated seconds; else from tokens a second, else from TFLOP/s with attention counted whole."""
+    """Stated seconds; else from tokens a second, else from TFLOP/s as the source counts them."""
     stated, rate = float(row["measured_step_s"]), float(row["measured_tokens_per_s_per_gpu"])
     tflops, tokens = float(row["measured_tflops_per_gpu"]), facts.global_batch
     if np.isfinite(stated):
         return stated
     if np.isfinite(rate):
         return tokens * facts.job.sequence_length / (rate * facts.gpus)
-    flops = model_flops(facts.model, facts.job, facts.global_batch, full_attention=True)
+    whole = facts.source.attention == "whole"
+    flops = model_flops(facts.model, facts.job, facts.global_batch, full_attention=whole)
     return flops / (tflops * 1e12 * facts.gpus)
 
 

@@ -46,9 +46,9 @@ def evaluate_training(rows: pd.DataFrame) -> pd.DataFrame:
     """The same rows in order with predictions beside them.
 
     predicted_mem_gb (2^30 bytes) reads what the row's source reads: the framework's allocated or
-    reserved bytes, or nvidia-smi's. predicted_mfu counts causal attention once, over the dense
-    16-bit peak. reason says why there is no prediction, what does not fit, and what was chosen for
-    blank cells: the fastest that fits.
+    reserved bytes, or nvidia-smi's; predicted_mfu counts what of causal attention that source
+    counts, over the dense 16-bit peak. reason says why there is no prediction, what does not fit,
+    and what was chosen for blank cells: the fastest that fits.
     """
     missing = [name for name in NEEDED if name not in rows.columns]
     found: list[dict[str, Any]] = []
@@ -84,7 +84,8 @@ def predicted(facts: Facts) -> dict[str, Any]:
     wide = calibration.interval.moe_step if facts.model.moe else calibration.interval.dense_step
     shown = getattr(priced.memory, facts.source.memory)
     tokens = facts.global_batch * job.sequence_length
-    flops = model_flops(facts.model, job, facts.global_batch)
+    whole = facts.source.attention == "whole"
+    flops = model_flops(facts.model, job, facts.global_batch, full_attention=whole)
     reason = []
     if not fits[best]:
         needed = f"needs {priced.memory.needed[best] / GIB:.1f} of {limit / GIB:.1f} GiB"

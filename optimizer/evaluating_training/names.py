@@ -36,6 +36,7 @@ class Source(Frozen):
     recompute: Literal["none", "half"] | None = None
     vp: int | None = None
     sharding: Literal["none"] | None = None
+    attention: Literal["whole", "causal"] = "whole"  # squares that its FLOP/s and MFU count
 
 
 class GpuName(Frozen):

@@ -13,7 +13,7 @@ import pytest
 
 from optimizer.cost.training import Rates, load_training_calibration, rates_of
 from optimizer.evaluating_training import evaluate_training, family_of
-from optimizer.evaluating_training.names import row_names
+from optimizer.evaluating_training.names import pool_of, row_names
 from optimizer.spec.presets import preset_paths
 from optimizer.spec.reading import read_cluster
 
@@ -92,3 +92,17 @@ def test_the_choice_among_blooms_layouts_loses_little(evaluated: pd.DataFrame) -
     predicted = pd.Series(speed, rows.index).groupby(layout.ngroup()).max()
     assert len(measured) == 21
     assert 1 - measured[predicted.idxmax()] / measured.max() < 0.03
+
+
+def test_published_flops_follow_from_published_steps(evaluated: pd.DataFrame) -> None:
+    """Every source's TFLOP/s, by the convention that its entry states; BLOOM's count recomputation
+    and are left out."""
+    rows = evaluated[evaluated["measured_step_s"].notna() & (evaluated["family"] != "bloom")]
+    rows = rows[rows["predicted_mfu"].notna() & rows["measured_tflops_per_gpu"].notna()]
+    step = rows["measured_step_s"] / rows["predicted_step_s"]
+    peaks = [pool_of(gpu).gpu.peak_flops_per_s("bf16") / 1e12 for gpu in rows["gpu_type"]]
+    ours = rows["predicted_mfu"] / step * np.array(peaks)
+    publisher = rows["source"].str.replace(r" .*", "", regex=True)
+    medians = (ours / rows["measured_tflops_per_gpu"]).groupby(publisher).median()
+    assert len(medians) == 5
+    assert (medians - 1).abs().max() < 0.01
