@@ -35,28 +35,27 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/simulate].")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def simulate(plan: Path, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Run a plan under a load; writes timeline.json (for Perfetto) and simulation.json."""
-    from optimizer.plan import load_plan
+    """Run a plan, or each demand of a fleet, under a load; writes timeline.json (for Perfetto) and
+    simulation.json."""
     from optimizer.report.files import write_files
     from optimizer.simulate.faults import read_deaths, read_slow
     from optimizer.simulate.serving.asked import asked_load
     from optimizer.simulate.serving.events import timeline
+    from optimizer.simulate.serving.fleets import read_served
     from optimizer.simulate.serving.serve import Conditions, serve
     from optimizer.simulate.serving.summary import summarize, summary_json, summary_text
 
-    given = load_plan(plan)
-    conditions = Conditions(
-        read_slow(options.pop("slow"), given.cluster),
-        read_deaths(options.pop("die"), given.cluster),
-        options.pop("skew"),
-    )
-    outcome = serve(given, asked_load(given, **options), conditions)
-    found = summarize(outcome)
+    slow, die, skew = (options.pop(name) for name in ("slow", "die", "skew"))
+    files, texts = {}, []
+    served = read_served(plan)
+    for name, given in served.items():
+        faults = read_slow(slow, given.cluster), read_deaths(die, given.cluster)
+        outcome = serve(given, asked_load(given, **options), Conditions(*faults, skew))
+        found = summarize(outcome)
+        ending = f"-{name}" if len(served) > 1 else ""
+        files[f"timeline{ending}.json"] = timeline(outcome)
+        files[f"simulation{ending}.json"] = summary_json(found)
+        texts.append(summary_json(found).rstrip() if as_json else summary_text(found))
     folder = out or Path("results") / "simulate"
-    write_files(
-        folder, {"timeline.json": timeline(outcome), "simulation.json": summary_json(found)}
-    )
-    click.echo(
-        summary_json(found) if as_json else f"{summary_text(found)}\nwritten to {folder}/",
-        nl=not as_json,
-    )
+    write_files(folder, files)
+    click.echo("\n".join(texts if as_json else [*texts, f"written to {folder}/"]))
