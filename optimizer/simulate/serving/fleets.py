@@ -65,9 +65,17 @@ def demand_plan(fleet: FleetPlan, demand: str) -> Plan:
 
 
 def _deployment(fleet: FleetPlan, part: FleetPart) -> Deployment:
-    """A part's deployment in its role, with the tables of what it does there."""
-    deployment = fleet.plans[part.plan].deployment
+    """A part's deployment in its role, with the tables of what it does there; its GPUs by the names
+    that the fleet's cluster gives them."""
+    deployment, known = fleet.plans[part.plan].deployment, set(part.gpus)
+    names = tuple(
+        tuple(gpu if gpu in known else f"{part.pool}/{gpu}" for gpu in gpus)
+        for gpus in deployment.placement.rank_gpu
+    )
+    placement = deployment.placement.model_copy(update={"rank_gpu": names})
     phases = {
         name: table for name, table in deployment.phases.items() if part.role in ("serving", name)
     }
-    return deployment.model_copy(update={"role": part.role, "phases": phases})
+    return deployment.model_copy(
+        update={"role": part.role, "phases": phases, "placement": placement}
+    )
