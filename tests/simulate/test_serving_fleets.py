@@ -50,8 +50,8 @@ def test_the_command_writes_a_summary_for_each_demand(tmp_path: Path) -> None:
 
 def test_a_fleet_changed_by_hand_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fleet.json"
-    text = (FLEETS / "mixed.json").read_text()
-    path.write_text(text.replace('"objective": "gpus"', '"objective": "money"', 1))
+    document = json.loads((FLEETS / "mixed.json").read_text())
+    path.write_text(json.dumps({**document, "name": "another"}))
     with pytest.raises(PlanError, match="hash does not match"):
         read_served(path)
     path.write_text("{")
