@@ -112,6 +112,39 @@ def test_a_limit_of_the_workload_is_held_against_the_prediction() -> None:
     assert verdicts(judged("vllm", command, tpot="1 ms"))["tpot"] == "refuted"
 
 
+def test_a_percentile_is_further_out_than_the_mean() -> None:
+    command, bounds = f"vllm serve {LLAMA} -tp 8", {}
+    for limit in ("1 ms", "1 ms p99"):
+        (row,) = (
+            row
+            for row in judged("vllm", command, tpot=limit)["findings"]
+            if row["quantity"] == "tpot"
+        )
+        bounds[limit] = row["derived_value"]
+    assert bounds["1 ms p99"] > bounds["1 ms"]
+
+
+def test_a_missed_limit_still_compares_with_the_best_plan() -> None:
+    command = f"vllm serve {DEEPSEEK} -tp 8"
+    free = judged("vllm", command)
+    tight = judged("vllm", command, tpot="35 ms")
+    assert not tight["readiness"][0]["ready"]
+    assert "TPOT" in tight["readiness"][0]["arithmetic"]
+    assert "no plan" not in free["better"][0]["comparison"]
+    impossible = judged("vllm", command, tpot="1 ms")["better"][0]
+    assert impossible["comparison"].startswith("no plan on 8 GPUs")
+
+
+def test_only_vllm_refuses_to_start_below_one_full_request() -> None:
+    load = {"input_len": 512, "output_len": 64, "concurrency": 4}
+    vllm = judged("vllm", f"vllm serve {LLAMA} -tp 1 --gpu-memory-utilization 0.99", **load)
+    assert verdicts(vllm)["cache"] == "refuted"
+    command = f"sglang serve --model {LLAMA} --tp 1 --mem-fraction-static 0.95"
+    assert verdicts(judged("sglang", command, **load))["cache"] == "confirmed-under-reading"
+    stated = judged("sglang", f"{command} --context-length 131072", **load)
+    assert verdicts(stated)["cache"] == "refuted"
+
+
 def test_a_training_command_has_memory_by_hand_and_a_step() -> None:
     shape = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --vocab-size 32000"
     command = (

@@ -172,6 +172,20 @@ def test_a_csv_without_commands_says_which_columns_it_has(tmp_path: Path) -> Non
         read_commands(str(path), "vllm")
 
 
+def test_a_config_file_stands_below_the_commands_own_flags(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(
+        "tensor-parallel-size: 2\nmax-model-len: 8k\nenable-expert-parallel: true\n"
+        "eplb-config: {num_redundant_experts: 0}\nenable-eplb: false\nport: 8000\n"
+    )
+    found = launch("vllm", f"vllm serve deepseek-ai/DeepSeek-V3 --config {path} -tp 8")
+    assert (layout(found).name, found.context) == ("EP8-TP8", 8000)
+    assert found.not_judged == ("--port",)
+    path.write_text("tp-size: 2\ntrust-remote-code: true\n")
+    found = launch("sglang", f"sglang serve --config={path} --model {LLAMA}")
+    assert layout(found).name == "TP2"
+
+
 def test_every_flag_table_is_whole() -> None:
     """No spelling stands twice, and everything judged is a spelling."""
     for engine in ("vllm", "sglang", "trtllm", "trtllm-yaml", "megatron"):

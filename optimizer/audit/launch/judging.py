@@ -10,6 +10,7 @@ from optimizer.audit.launch.capacity import Capacity, capacity_of, signed_gib
 from optimizer.audit.launch.launch import Launch
 from optimizer.audit.launch.pricing import Served, best_plan, compared, served
 from optimizer.audit.launch.rules import broken
+from optimizer.cost.calibration import load_calibration
 from optimizer.errors import InfeasibleError
 from optimizer.plan import Plan
 from optimizer.spec.cluster import Cluster
@@ -17,6 +18,7 @@ from optimizer.spec.workload import Limit, ServingWorkload
 from optimizer.units import GIB, gib, milliseconds
 
 Best = Plan | InfeasibleError
+LATENCIES = ("ttft", "tpot")
 
 
 def judge(
@@ -40,11 +42,13 @@ def judge(
     if now is not None:
         findings += _limit_findings(launch, workload, now)
     findings += _unjudged(launch)
-    limits = tuple(
-        f"{found.claim}: {found.arithmetic}"
+    blocking = [
+        found
         for found in findings
         if found.verdict == "refuted" and found.quantity != "layout"  # its broken rule says why
-    )
+    ]
+    limits = tuple(f"{found.claim}: {found.arithmetic}" for found in blocking)
+    runs = all(found.quantity in LATENCIES for found in blocking)
     ready = Readiness(
         case=launch.name,
         strategy=launch.flags,
@@ -60,7 +64,7 @@ def judge(
         phase="serving",
         claimed_plan=launch.layout.name if launch.layout is not None else "",
         plan=best.name if isinstance(best, Plan) else "",
-        comparison=compared(launch, now if not limits else None, best),
+        comparison=compared(launch, now if runs else None, best),
     )
     return Audit(findings=tuple(findings), readiness=(ready,), better=(better,))
 
@@ -73,7 +77,7 @@ def _silence(launch: Launch, cluster: Cluster, capacity: Capacity | None) -> str
         return f"no prediction: {launch.gpus} GPUs needed, {cluster.num_live_gpus} there"
     if capacity is None or capacity.room.bytes <= 0:
         return "no prediction: nothing is left for the cache"
-    return "no prediction: the cost model has no such layout"
+    return "no prediction: no request of the workload fits, or the cost model has no such layout"
 
 
 def _best(
@@ -162,13 +166,17 @@ def _cache_findings(launch: Launch, capacity: Capacity) -> Iterator[Finding]:
     if launch.budget.most_tokens is not None:
         holds += f", capped at {launch.budget.most_tokens:,} tokens"
     fits = capacity.requests >= 1
+    # vLLM refuses to start with less than one request; the others serve shorter ones.
+    shortens = launch.engine != "vllm" and "(default)" in launch.context_flag and capacity.tokens
+    verdict = "confirmed" if fits else "confirmed-under-reading" if shortens else "refuted"
     yield _finding(
         launch,
         launch.context_flag,
         "cache",
         claimed_value=float(launch.context),
         claimed_unit="tokens",
-        verdict="confirmed" if fits else "refuted",
+        verdict=verdict,
+        reading="" if fits or not shortens else f"requests of at most {capacity.tokens:,} tokens",
         derived_value=float(capacity.tokens),
         derived_unit="tokens",
         arithmetic=holds if fits else f"{holds}; one request does not fit ({signed_gib(one)})",
@@ -193,22 +201,26 @@ def _cache_findings(launch: Launch, capacity: Capacity) -> Iterator[Finding]:
 
 
 def _limit_findings(launch: Launch, workload: ServingWorkload, now: Served) -> Iterator[Finding]:
-    """The workload's limits against the prediction."""
-    for name, value in (("ttft", now.ttft_s), ("tpot", now.tpot_s)):
+    """The workload's limits against the prediction; percentiles by the calibration's ratios."""
+    ratios = load_calibration().percentiles
+    for name, mean in zip(LATENCIES, (now.ttft_s, now.tpot_s), strict=True):
         limit: Limit | None = getattr(workload, name)
         if limit is None:
             continue
+        ratio = ratios[name].get(limit.statistic, 1.0)
+        value = mean * ratio
         kept = value <= limit.value_s
+        of_mean = f"{limit.statistic} = {ratio:g} x the mean, " if ratio != 1 else "mean, "
         yield _finding(
             launch,
-            f"{name.upper()} of at most {milliseconds(limit.value_s)}",
+            f"{limit.statistic} {name.upper()} of at most {milliseconds(limit.value_s)}",
             name,
             claimed_value=limit.value_s * 1e3,
             claimed_unit="ms",
             verdict="confirmed" if kept else "refuted",
             derived_value=value * 1e3,
             derived_unit="ms",
-            arithmetic=f"mean, {now.line()}",
+            arithmetic=of_mean + now.line(),
         )
 
 

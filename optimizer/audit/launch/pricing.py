@@ -56,7 +56,8 @@ class Served(NamedTuple):
 def served(
     launch: Launch, cluster: Cluster, workload: ServingWorkload, capacity: Capacity
 ) -> Served | None:
-    """The launch under the workload; None where the cost model has no such layout.
+    """The launch under the workload; None where not one request fits its cache, or the cost model
+    has no such layout.
 
     Requests beyond what the engine admits or the cache holds wait; times are of those that run.
     """
@@ -65,7 +66,9 @@ def served(
         return None
     length = workload.input_len + workload.output_len
     fitting = capacity_of(launch, capacity.total_bytes, length)
-    held = max(1, int(fitting.requests))
+    held = int(fitting.requests)
+    if not held:
+        return None
     most = min(launch.sequences, held)
     limited = launch.sequences_flag if launch.sequences <= held else "the KV cache is full"
     ranks = layout.dp * layout.replicas

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.audit.launch.command import Command, arguments
+from optimizer.audit.launch.config_files import beside
 from optimizer.audit.launch.flags import FlagTable, Settings, convert, flag_table, read_flags
 from optimizer.audit.launch.launch import (
     Budget,
@@ -48,7 +49,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         settings = read_flags(arguments(command, PROGRAMS), flag_table("trtllm"))
         options = settings.text("options")
         if options is not None:  # the file wins over flags
-            inner = read_yaml(_beside(command, options))
+            inner = read_yaml(beside(command, options))
             settings = Settings(
                 {**settings.values, **inner.values},
                 settings.words,
@@ -59,12 +60,6 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
     model = quantized(model_of(name, given), kind, settings.text("dtype"))
     model = with_cache(model, "kv_cache_config.dtype", settings.text("kv_cache"))
     return _launch(command, settings, model)
-
-
-def _beside(command: Command, options: str) -> Path:
-    """A file that a command names: beside the file that the command stands in, or from here."""
-    beside = Path(command.file).parent / options if command.file else Path(options)
-    return beside if beside.is_file() else Path(options)
 
 
 def read_yaml(path: Path) -> Settings:

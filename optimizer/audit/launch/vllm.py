@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from optimizer.audit.launch.command import Command, arguments, partition_of
+from optimizer.audit.launch.config_files import with_config
 from optimizer.audit.launch.flags import Settings, flag_table, read_flags
 from optimizer.audit.launch.launch import (
     Budget,
@@ -35,7 +36,7 @@ PARTITION = "VLLM_PP_LAYER_PARTITION"
 
 def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
     """The launch that a command means; raises SpecError where it is malformed."""
-    settings = read_flags(arguments(command, PROGRAMS), flag_table("vllm"))
+    settings = read_flags(with_config(command, arguments(command, PROGRAMS)), flag_table("vllm"))
     name = settings.text("model") or next(iter(settings.words), None)
     model = quantized(model_of(name, given), settings.text("quantization"), settings.text("dtype"))
     model = with_cache(model, "--kv-cache-dtype", settings.text("kv_cache"))
