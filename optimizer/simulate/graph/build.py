@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
     all_ranks: bool = False
     micro_batches: int | None = None
     turns: int = 1
-    replicas: int | None = None  # of each deployment; None: all
+    replicas: tuple[int, ...] | None = None  # with all_ranks: these alone
 
 
 WHOLE = Wanted()
@@ -57,10 +57,10 @@ def plan_graph(plan: Plan, wanted: Wanted = WHOLE) -> Graph:
     for number, deployment in enumerate(plan.deployments):
         first_team = len(teams)
         within = teams_of(deployment, wanted.all_ranks)
-        for replica in range(_replicas(deployment, wanted)):
+        for place in range(len(_replicas(deployment, wanted))):
             for stage in range(deployment.layout.pp):
-                start = firsts[number] + (replica * deployment.layout.pp + stage) * within.width
-                teams += [tuple(start + place for place in team) for team in within.all]
+                start = firsts[number] + (place * deployment.layout.pp + stage) * within.width
+                teams += [tuple(start + each for each in team) for team in within.all]
         for phase in deployment.phases:
             if not wanted.phases or phase in wanted.phases:
                 parts.append((deployment, phase, first_team))
@@ -79,7 +79,7 @@ def ranks_of(plan: Plan, wanted: Wanted) -> tuple[tuple[Rank, ...], list[int]]:
         firsts.append(len(ranks))
         layout, placement = deployment.layout, deployment.placement
         _check_placement(deployment)
-        for replica in range(_replicas(deployment, wanted)):
+        for replica in _replicas(deployment, wanted):
             for part in placement.ranks:
                 if not wanted.all_ranks and part.rank % layout.width:
                     continue
@@ -113,12 +113,13 @@ def _all_experts(plan: Plan, deployment: Deployment) -> str:
     return f"0-{moe.num_experts - 1}" if moe is not None else ""
 
 
-def _replicas(deployment: Deployment, wanted: Wanted) -> int:
+def _replicas(deployment: Deployment, wanted: Wanted) -> tuple[int, ...]:
     """Folded, the first replica stands for all."""
     if not wanted.all_ranks:
-        return 1
+        return (0,)
+    every = range(deployment.layout.replicas)
     asked = wanted.replicas
-    return deployment.layout.replicas if asked is None else min(asked, deployment.layout.replicas)
+    return tuple(each for each in every if asked is None or each in asked)
 
 
 def micro_batches_of(plan: Plan, deployment: Deployment, phase: str) -> int:
@@ -158,7 +159,7 @@ def _phase_graph(
     blocks = _Blocks(stages, first_team, len(teams.all), max(messages, default=0.0))
     for turn in range(turns):
         for micro_batch in range(micro_batches):
-            for replica in range(_replicas(deployment, wanted)):
+            for replica in range(len(_replicas(deployment, wanted))):
                 for stage in range(len(stages)):
                     blocks.add(turn, micro_batch, replica, stage)
     return blocks.graph(operations)

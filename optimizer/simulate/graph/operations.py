@@ -15,13 +15,15 @@ ACTIVATION_BYTES = 2.0  # an element of a tensor between operators: engines keep
 
 
 def operations_of(
-    cluster: Cluster, model: ModelSpec, deployment: Deployment, phase: str
+    cluster: Cluster, model: ModelSpec, deployment: Deployment, phase: str, load: float = 1.0
 ) -> tuple[Operation, ...]:
-    """One run of each row; a send is followed by its receive."""
+    """One run of each row with `load` times the plan's tokens; a send is followed by its
+    receive."""
     table = step_table(cluster, deployment, phase)
     point = deployment.phases[phase].grid[0]  # type: ignore[index]
-    values = {name: table.at(name, point.tokens, point.context) for name in QUANTITIES}
-    hidden = point.tokens * model.hidden_size * ACTIVATION_BYTES
+    tokens = load * point.tokens
+    values = {name: table.at(name, tokens, point.context) for name in QUANTITIES}
+    hidden = tokens * model.hidden_size * ACTIVATION_BYTES
     found = []
     for index, row in enumerate(table.rows):
         own = {name: float(values[name][index]) for name in QUANTITIES}

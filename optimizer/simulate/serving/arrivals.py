@@ -26,13 +26,11 @@ class Request(NamedTuple):
 
 class Load(NamedTuple):
     """Requests by arrival. With `clients` it is a closed loop: so many are in flight until none is
-    left, and the requests' own arrivals say nothing. `planned`: it is what the plan was made for.
-    """
+    left, and the requests' own arrivals say nothing."""
 
     name: str
     requests: tuple[Request, ...]
     clients: int | None = None
-    planned: bool = False
 
 
 def request_lengths(
