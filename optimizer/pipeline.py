@@ -212,5 +212,5 @@ def claim_line(
 
 
 def _finished(plan: Plan, plans: Sequence[Plan], notes: Sequence[str]) -> Plan:
-    beside = {"others": runners_up(plan, plans), "notes": tuple(notes)}
+    beside = {"others": runners_up(plan, plans), "notes": (*plan.notes, *notes)}
     return sealed(plan.model_copy(update=beside))

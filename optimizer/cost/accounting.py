@@ -11,7 +11,7 @@ from optimizer.cost.price import part_seconds
 from optimizer.cost.pricers import operator_seconds
 from optimizer.cost.pricing import Job, memory_of, step_columns
 from optimizer.cost.rows import Rows
-from optimizer.cost.stages import Stage, even_cut, stage_maximum
+from optimizer.cost.stages import stage_maximum, stages_of
 from optimizer.layout import Layouts
 from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, Operator, lower
 from optimizer.plan import GridPoint, Memory, OperatorRow, PhaseTable, StageMemory
@@ -24,11 +24,7 @@ def stage_memory(job: Job, rows: Rows, layouts: Layouts) -> Memory:
     types = tuple(job.model.layer_types)
     pp = int(layouts.pp[0])
     stages = []
-    start = 0
-    for index, size in enumerate(even_cut(job.model.num_layers, pp)):
-        names = job.model.layer_names[start : start + size]
-        start += size
-        stage = Stage(tuple(names.count(kind) for kind in types), index == 0, index == pp - 1)
+    for index, stage in enumerate(stages_of(job.model.layer_names, types, job.cut(job.model, pp))):
         components = columns.stage(types, stage, 0)
         stages.append(
             StageMemory(stage=index, components=components, total_bytes=sum(components.values()))
@@ -105,7 +101,7 @@ def _phase_table(
     first = {name: column[:1] for name, column in grid.items()}
     parts = part_seconds(lower(job.model), first, job.device, job.constants)
     layers = {name: parts[name] for name in job.model.layer_types}
-    slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD])
+    slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD], job.cut)
     slowest = slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0)
     return PhaseTable(
         grid=tuple(

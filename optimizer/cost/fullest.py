@@ -6,14 +6,20 @@ from __future__ import annotations
 import numpy as np
 
 from optimizer.cost.memory import LayoutBytes
-from optimizer.cost.stages import stage_sums
+from optimizer.cost.stages import Cut, even_stages, stage_sums
 from optimizer.layout import Ints
 from optimizer.operators import Floats
 from optimizer.spec.model import ModelSpec
 
 
 def fullest_bytes(
-    model: ModelSpec, held: LayoutBytes, pp: Ints, layout: Ints, sequences: Floats, logits: Floats
+    model: ModelSpec,
+    held: LayoutBytes,
+    pp: Ints,
+    layout: Ints,
+    sequences: Floats,
+    logits: Floats,
+    cut: Cut = even_stages,
 ) -> Floats:
     """Weights, cache and logits of the fullest stage's rank [n].
 
@@ -23,10 +29,10 @@ def fullest_bytes(
     zero = np.zeros(len(pp))
     weights = {name: layer.dense + layer.experts for name, layer in held.layers.items()}
     caches = {name: layer.cache for name, layer in held.layers.items()}
-    constant = stage_sums(model, pp, weights, held.first, held.last)
-    a_sequence = np.maximum(stage_sums(model, pp, caches, zero, zero), 0.0)
+    constant = stage_sums(model, pp, weights, held.first, held.last, cut)
+    a_sequence = np.maximum(stage_sums(model, pp, caches, zero, zero, cut), 0.0)
     nothing = dict.fromkeys(caches, zero)
-    a_logit = np.maximum(stage_sums(model, pp, nothing, zero, held.logits), 0.0)
+    a_logit = np.maximum(stage_sums(model, pp, nothing, zero, held.logits, cut), 0.0)
     terms = _undominated_first(constant, a_sequence, a_logit)
     fullest = np.zeros(len(layout))
     for weight, cache, logit in zip(*terms, strict=True):

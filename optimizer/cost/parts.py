@@ -9,7 +9,8 @@ import numpy as np
 
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.pricing import Job, price_rows
+from optimizer.cost.cuts import price_best_cut
+from optimizer.cost.pricing import Job
 from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, Space
@@ -52,7 +53,7 @@ def price_parts(
     for index, job in enumerate(jobs):
         live = job.cluster.live_gpus(job.pool)
         for layouts, rows in _cut(spaces[job.pool].layouts, rows_of, job, live, replicas):
-            found = price_rows(job, rows, layouts)
+            found = price_best_cut(job, rows, layouts)
             if confidence is not None:
                 found = tightened(job, rows, layouts, found, confidence)
             yield replace(found, precision=np.broadcast_to(np.int64(index), len(rows)))

@@ -11,7 +11,7 @@ from optimizer.cost.calibration import Constants
 from optimizer.cost.demand import Device
 from optimizer.cost.factoring import Factors
 from optimizer.cost.pricers import operator_seconds
-from optimizer.cost.stages import stage_maximum, stage_total
+from optimizer.cost.stages import Cut, even_stages, stage_maximum, stage_total
 from optimizer.layout import Ints
 from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Family, Floats, Operator
 from optimizer.spec.model import ModelSpec
@@ -53,6 +53,7 @@ def step_seconds(
     pp: Ints,
     device: Device,
     constants: Constants,
+    cut: Cut = even_stages,
 ) -> Step:
     """Seconds of one step of n candidates; a stage hands over at its end, so its send is its
     own."""
@@ -60,7 +61,7 @@ def step_seconds(
     layers = {name: parts[name] for name in model.layer_types}
     hand_over = np.where(pp > 1, parts[BOUNDARY], 0.0)
     first, last = parts[EMBEDDING], parts[HEAD]
-    slowest = stage_maximum(model, pp, layers, first, last) + hand_over
+    slowest = stage_maximum(model, pp, layers, first, last, cut) + hand_over
     total = stage_total(model, layers, first, last) + (pp - 1) * parts[BOUNDARY]
     return Step(total, slowest)
 

@@ -21,6 +21,7 @@ from optimizer.cost.memory import (
 from optimizer.cost.price import Step, step_seconds
 from optimizer.cost.rows import Rows
 from optimizer.cost.serving import Prefill, decode_cycle, serving_times
+from optimizer.cost.stages import Cut, even_stages
 from optimizer.layout import Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.cluster import Cluster
@@ -37,6 +38,7 @@ class Job(NamedTuple):
     workload: ForwardWorkload | ServingWorkload
     calibration: Calibration
     imbalances: tuple[tuple[int, float], ...] = ()  # EP -> hottest rank's load over the mean
+    cut: Cut = even_stages
 
     @property
     def device(self) -> Device:
@@ -158,7 +160,8 @@ def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
     degrees, micro = _degrees(job, layouts), _micro(rows)
     redundant = job.workload.redundant_experts
     held = layout_bytes(job.model, degrees, sequence_tokens(job.workload), redundant)
-    fullest = fullest_bytes(job.model, held, layouts.pp, rows.layout, _held(job, rows), micro)
+    own = _held(job, rows)
+    fullest = fullest_bytes(job.model, held, layouts.pp, rows.layout, own, micro, job.cut)
     tokens = _most_tokens(job, rows, degrees["cp"][rows.layout], micro)
     chosen, back = representatives(rows.layout, tokens)
     columns = {name: column[rows.layout[chosen]] for name, column in degrees.items()}
@@ -167,7 +170,7 @@ def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
 
 
 def price_rows(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
-    """Seconds and bytes of every candidate, and each limit's need."""
+    """Seconds and bytes of every candidate under the job's cut, and each limit's need."""
     memory_bytes = _memory_bytes(job, rows, layouts)
     chosen = layouts.take(rows.layout)
     if isinstance(job.workload, ForwardWorkload):
@@ -183,7 +186,7 @@ def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
     points = rows.take(chosen)
     columns = step_columns(job, points, layouts)[phase]
     pp, constants = layouts.pp[points.layout], job.constants
-    step = step_seconds(job.model, lower(job.model), columns, pp, job.device, constants)
+    step = step_seconds(job.model, lower(job.model), columns, pp, job.device, constants, job.cut)
     return Step(step.total_s[back], step.slowest_stage_s[back])
 
 

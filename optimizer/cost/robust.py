@@ -8,7 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.pricing import Job, price_rows
+from optimizer.cost.cuts import price_best_cut
+from optimizer.cost.pricing import Job
 from optimizer.cost.rows import Rows
 from optimizer.layout import Layouts
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
@@ -51,7 +52,7 @@ def tightened(
     factors = interval_factors(job, confidence)
     needs = nominal.needs
     if job.workload.robust is not None:
-        needs = price_rows(job._replace(workload=stressed(job.workload)), rows, layouts).needs
+        needs = price_best_cut(job._replace(workload=stressed(job.workload)), rows, layouts).needs
     limits = {}
     for name, limit in nominal.limits.items():
         if name in factors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,16 +32,26 @@ def even_cut(num_layers: int, pp: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+Cut = Callable[[ModelSpec, int], tuple[int, ...]]  # layers of each of so many stages
+
+
+def even_stages(model: ModelSpec, pp: int) -> tuple[int, ...]:
+    """The even cut of a model."""
+    return even_cut(model.num_layers, pp)
+
+
 @cache
-def stages_of(model_layers: tuple[str, ...], types: tuple[str, ...], pp: int) -> tuple[Stage, ...]:
-    """The distinct stages of an even cut into pp."""
-    found: dict[Stage, None] = {}
+def stages_of(
+    model_layers: tuple[str, ...], types: tuple[str, ...], cut: tuple[int, ...]
+) -> tuple[Stage, ...]:
+    """The stages of a cut, in order."""
+    found = []
     start = 0
-    for index, size in enumerate(even_cut(len(model_layers), pp)):
+    for index, size in enumerate(cut):
         names = model_layers[start : start + size]
         start += size
         counts = tuple(names.count(kind) for kind in types)
-        found[Stage(counts, index == 0, index == pp - 1)] = None
+        found.append(Stage(counts, index == 0, index == len(cut) - 1))
     return tuple(found)
 
 
@@ -57,12 +67,20 @@ def by_degree(pp: Ints) -> Iterator[tuple[int, slice | Ints]]:
 
 
 def stage_sums(
-    model: ModelSpec, pp: Ints, layers: Mapping[str, Floats], first: Floats, last: Floats
+    model: ModelSpec,
+    pp: Ints,
+    layers: Mapping[str, Floats],
+    first: Floats,
+    last: Floats,
+    cut: Cut = even_stages,
 ) -> Floats:
     """What each distinct stage sums up of a quantity that layers, embedding and head add to
     [stages, n]; -inf beyond a row's stages."""
-    types = tuple(model.layer_types)
-    degrees = [(rows, stages_of(model.layer_names, types, pp)) for pp, rows in by_degree(pp)]
+    types, names = tuple(model.layer_types), model.layer_names
+    degrees = [
+        (rows, tuple(dict.fromkeys(stages_of(names, types, cut(model, pp)))))
+        for pp, rows in by_degree(pp)
+    ]
     most = max((len(stages) for _, stages in degrees), default=0)
     sums = np.full((most, len(pp)), -np.inf)
     for rows, stages in degrees:
@@ -81,10 +99,15 @@ def stage_sums(
 
 
 def stage_maximum(
-    model: ModelSpec, pp: Ints, layers: Mapping[str, Floats], first: Floats, last: Floats
+    model: ModelSpec,
+    pp: Ints,
+    layers: Mapping[str, Floats],
+    first: Floats,
+    last: Floats,
+    cut: Cut = even_stages,
 ) -> Floats:
     """The largest stage's sum of a quantity that each layer, the embedding and the head add to."""
-    largest: Floats = stage_sums(model, pp, layers, first, last).max(axis=0, initial=0.0)
+    largest: Floats = stage_sums(model, pp, layers, first, last, cut).max(axis=0, initial=0.0)
     return largest
 
 

@@ -10,8 +10,11 @@ import numpy as np
 
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.cuts import settled
 from optimizer.cost.pricing import Job
 from optimizer.cost.rows import Rows
+from optimizer.cost.stages import even_stages
+from optimizer.layout import ParallelLayout
 from optimizer.plan import (
     Balance,
     Batch,
@@ -44,9 +47,11 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
     """
     candidate, layout = ranked.candidate, ranked.layout
     rows = _rows_of(candidate)
+    job, gain = settled(job, rows, candidate.layouts)
     shape = shapes_of(candidate)[0]  # the solver leaves cuts of other shapes at any count
     packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
-    placement = place(job.cluster, job.model, layout, shape.span, packings, job.workload)
+    cut = job.cut(job.model, layout.pp)
+    placement = place(job.cluster, job.model, layout, shape.span, packings, job.workload, cut)
     memory = stage_memory(job, rows, candidate.layouts)
     model: ModelSpec = space["model"]
     deployment = Deployment(
@@ -80,6 +85,7 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
         limits=tuple(_limits(candidate, layout.gpus)),
         proof=_proof(ranked, chosen, space),
         others=(),
+        notes=_cut_note(job, layout, gain),
         assumptions=(
             *job.cluster.assumptions,
             *model.assumptions,
@@ -95,6 +101,16 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
             calibration_rows=job.calibration.rows,
         ),
     )
+
+
+def _cut_note(job: Job, layout: ParallelLayout, gain: float | None) -> tuple[str, ...]:
+    """What stages of different size are worth, where the plan has them."""
+    even, cut = even_stages(job.model, layout.pp), job.cut(job.model, layout.pp)
+    if cut == even:
+        return ()
+    worth = "which would not fit" if gain is None else f"{gain:.1%} less tokens/s"
+    stages = [", ".join(map(str, sizes)) for sizes in (cut, even)]
+    return (f"stages of {stages[0]} layers, balanced by bytes; even ones ({stages[1]}): {worth}",)
 
 
 def _rows_of(candidate: Candidates) -> Rows:

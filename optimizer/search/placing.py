@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from optimizer.cost.stages import even_cut
 from optimizer.layout import ParallelLayout
 from optimizer.plan import Placement, RankPart
 from optimizer.search.degrees import DomainType, Packing
@@ -24,9 +23,10 @@ def place(
     span: int,
     packings: Packings,
     workload: ForwardWorkload | ServingWorkload,
+    cut: tuple[int, ...],
 ) -> Placement:
     """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out."""
-    stage_layers = tuple(_ranges(even_cut(model.num_layers, layout.pp)))
+    stage_layers = tuple(_ranges(cut))
     ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts))
     experts = placed_experts(model, workload, layout.ep)
     stages = list(_stage_gpus(cluster, layout.width, span, packings))
