@@ -55,7 +55,7 @@ def largest(layers: Sequence[int], head: int, cut: Sequence[int]) -> int:
 def least_largest(layers: Sequence[int], head: int, pp: int) -> int:
     """The least possible largest stage over all cuts into pp stages of one layer at least: exact,
     by bisection over whole numbers of bytes."""
-    low, high = max(*layers[:-1], layers[-1] + head), sum(layers) + head
+    low, high = max([*layers[:-1], layers[-1] + head]), sum(layers) + head
     while low < high:
         middle = (low + high) // 2
         if _needed(layers, head, middle)[0] <= pp:
@@ -127,7 +127,7 @@ def _beats(one: Candidates, other: Candidates) -> NDArray[np.bool_]:
 
 
 def settled(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
-    """(the job with the cut that price_best_cut took for a single row, the share of tokens/s that the
+    """(the job with the cut that price_best_cut took of one row, the share of tokens/s that the
     even cut would lose; None where that breaks a limit)."""
     balanced = job._replace(cut=balanced_cut)
     even, other = (price_rows(each, rows, layouts) for each in (job, balanced))
