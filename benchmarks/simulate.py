@@ -16,8 +16,9 @@ from optimizer.simulate.serving.arrivals import Load, Request, poisson
 from optimizer.simulate.serving.asked import asked_load
 from optimizer.simulate.serving.cache import BlockCache
 from optimizer.simulate.serving.curves import Curve, Surface
-from optimizer.simulate.serving.lane import Lane, Rank
+from optimizer.simulate.serving.lane import Lane
 from optimizer.simulate.serving.policy import Host
+from optimizer.simulate.serving.queue import Rank
 from optimizer.simulate.serving.replica import Replica
 from optimizer.simulate.serving.serve import serve
 from optimizer.simulate.serving.simulation import Entry, Record, simulate
@@ -26,7 +27,7 @@ from optimizer.simulate.serving.summary import summarize
 from optimizer.spec.reading import read_job
 
 GOLDEN = Path(__file__).resolve().parent.parent / "results" / "golden"
-SEEDS = range(4)
+SEEDS = range(8)
 ARRIVALS = 100_000
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from optimizer.simulate.serving.arrivals import Load, Request
 from optimizer.simulate.serving.cache import BlockCache
 from optimizer.simulate.serving.curves import Curve, Surface
-from optimizer.simulate.serving.lane import Lane, Rank
+from optimizer.simulate.serving.lane import Lane
 from optimizer.simulate.serving.policy import Host
+from optimizer.simulate.serving.queue import Rank
 from optimizer.simulate.serving.replica import Replica
 from optimizer.simulate.serving.simulation import Entry
 from optimizer.simulate.serving.steps import Phase, StepTimes

@@ -7,8 +7,9 @@ from math import hypot, inf
 
 from optimizer.plan import Deployment
 from optimizer.simulate.serving.cache import BlockCache
-from optimizer.simulate.serving.lane import Lane, Rank, Run, Task
+from optimizer.simulate.serving.lane import Lane, Run
 from optimizer.simulate.serving.policy import Engine, Host
+from optimizer.simulate.serving.queue import Rank, Task
 from optimizer.simulate.serving.steps import Batch, StepTimes
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload

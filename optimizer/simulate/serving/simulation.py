@@ -10,7 +10,7 @@ from math import nan
 from typing import NamedTuple
 
 from optimizer.simulate.serving.arrivals import Load
-from optimizer.simulate.serving.lane import Task
+from optimizer.simulate.serving.queue import Task
 from optimizer.simulate.serving.replica import Replica, Running
 
 
