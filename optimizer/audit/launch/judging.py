@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import floor
+from math import exp, floor
 
 from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
 from optimizer.audit.launch.capacity import Capacity, capacity_of, signed_gib
@@ -202,15 +202,18 @@ def _cache_findings(launch: Launch, capacity: Capacity) -> Iterator[Finding]:
 
 def _limit_findings(launch: Launch, workload: ServingWorkload, now: Served) -> Iterator[Finding]:
     """The workload's limits against the prediction; percentiles by the calibration's ratios."""
-    ratios = load_calibration().percentiles
+    calibration = load_calibration()
     for name, mean in zip(LATENCIES, (now.ttft_s, now.tpot_s), strict=True):
         limit: Limit | None = getattr(workload, name)
         if limit is None:
             continue
-        ratio = ratios[name].get(limit.statistic, 1.0)
+        ratio = calibration.percentiles[name].get(limit.statistic, 1.0)
+        width = getattr(calibration.interval, name)
         value = mean * ratio
         kept = value <= limit.value_s
-        of_mean = f"{limit.statistic} = {ratio:g} x the mean, " if ratio != 1 else "mean, "
+        text = f"predicted {milliseconds(value)} ({milliseconds(value * exp(-width))} to "
+        text += f"{milliseconds(value * exp(width))}) with {now.running:,} requests in flight"
+        text += f"; {limit.statistic} = {ratio:g} x the mean" if ratio != 1 else ""
         yield _finding(
             launch,
             f"{limit.statistic} {name.upper()} of at most {milliseconds(limit.value_s)}",
@@ -220,7 +223,7 @@ def _limit_findings(launch: Launch, workload: ServingWorkload, now: Served) -> I
             verdict="confirmed" if kept else "refuted",
             derived_value=value * 1e3,
             derived_unit="ms",
-            arithmetic=of_mean + now.line(),
+            arithmetic=text,
         )
 
 

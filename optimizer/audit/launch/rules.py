@@ -5,10 +5,10 @@ from __future__ import annotations
 from optimizer.audit.finding import Finding, Verdict
 from optimizer.audit.launch.launch import ENGINE_NAMES, Rule, RuleKind
 
-_SAID: dict[RuleKind, tuple[Verdict, str, str]] = {
-    "refused": ("refuted", "{} refuses it: ", ""),
-    "accepted": ("refuted", "{} accepts it and should not: ", ""),
-    "wasteful": ("confirmed-under-reading", "{} accepts it: ", "with less effect than it seems"),
+_SAID: dict[RuleKind, tuple[Verdict, str, str]] = {  # verdict, what the engine does, reading
+    "refused": ("refuted", "refuses it", ""),
+    "accepted": ("refuted", "accepts it and should not", ""),
+    "wasteful": ("confirmed-under-reading", "accepts it", "with less effect than it seems"),
 }
 
 
@@ -20,6 +20,7 @@ def broken(case: str, engine: str, rule: Rule) -> Finding:
         claim=rule.claim,
         quantity="engine rule",
         verdict=verdict,
-        arithmetic=said.format(ENGINE_NAMES[engine]) + rule.arithmetic,
+        derived_value=f"{ENGINE_NAMES[engine]} {said}",
+        arithmetic=f"{ENGINE_NAMES[engine]} {said}: {rule.arithmetic}",
         reading=reading,
     )
