@@ -185,7 +185,7 @@ def document(
 ) -> str:
     """training.yaml with new numbers; software facts, name and date stay as they stand there."""
     old = CALIBRATION.read_text(encoding="utf-8")
-    head, tail = old[: old.index("rows:")], old[old.index("software:") :]
+    head, tail = old[: old.index("rows:")], old[old.index("# What each software does") :]
     lines = [f"rows: {int(table.rows['step'].notna().sum())}"]
     lines.append("# Half-widths of 80 % intervals in log space: families left out, neutral priors.")
     lines.append("interval:")

@@ -118,3 +118,9 @@ def test_what_ran_without_room_is_feasible_where_unstated_recomputation_makes_ro
     assert found["reason"].startswith("needs ")
     assert "recompute full fits" in found["reason"]
     assert "chosen: " in found["reason"]
+
+
+def test_a_shape_that_cannot_be_says_which_number_is_wrong() -> None:
+    found = evaluate_training(rows(kv_heads=7)).iloc[0]
+    assert found["reason"] == "num_kv_heads must divide the 96 heads, and 7 does not"
+    assert pd.isna(found["predicted_step_s"])

@@ -49,18 +49,15 @@ def components_against_total(case: Case, judged: Sequence[Told]) -> Iterator[Fin
         parts = [by_id[name] for name in told.claim.terms if name in by_id]
         if len(parts) < 2:
             continue
-        figures = [part.claim.figure for part in parts if part.claim.figure]
         text = " + ".join(f"{part.claim.value} {part.claim.unit}" for part in parts)
-        total = sum(float(figure.value) for figure in figures)
-        own = told.claim.figure
-        assert own is not None
-        room = sum(float(figure.half_step) for figure in figures) + float(own.half_step)
-        units = {part.claim.unit for part in (*parts, told)}
-        if len(units) == 1 and abs(total - float(own.value)) > room * 1.000001:
+        total = sum(_si(part.claim) for part in parts)
+        room = sum(_rounding(part.claim) for part in (*parts, told))
+        if abs(total - _si(told.claim)) > room * 1.000001:
+            unit = UNITS[str(told.claim.unit)].scales[0].size
             yield _contradiction(
                 case.name,
                 f"components against total: {told.claim.claim}",
-                f"{text} = {total:.6g}, not {told.claim.value} {told.claim.unit}",
+                f"{text} = {total / unit:.6g} {told.claim.unit}, not {told.claim.value}",
             )
         read = [{hit.unit_reading for hit in part.hits} for part in parts if part.hits]
         if len(read) > 1 and not set.intersection(*read):
@@ -73,12 +70,18 @@ def components_against_total(case: Case, judged: Sequence[Told]) -> Iterator[Fin
             )
 
 
+def _rounding(claim: Claim) -> float:
+    """What rounding may hide of a figure, in SI."""
+    assert claim.figure is not None
+    return float(claim.figure.half_step) * UNITS[str(claim.unit)].scales[0].size
+
+
 def _as_read(told: Told) -> float:
     """A figure in SI by the unit that reproduces it, else at its word."""
     unit = UNITS[str(told.claim.unit)]
     read = told.hits[0].unit_reading if told.hits else ""
-    size = next(scale.size for scale in unit.scales if scale.reading == read)
-    return _si(told.claim) / unit.scales[0].size * size
+    sizes = {scale.reading: scale.size for scale in unit.scales}
+    return _si(told.claim) / unit.scales[0].size * sizes.get(read, unit.scales[0].size)
 
 
 def _unit_used(told: Told) -> str:
@@ -104,11 +107,14 @@ def ratio_against_terms(case: Case, judged: Sequence[Told]) -> Iterator[Finding]
 
 
 def tokens_in_flight(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
-    """Throughput x latency of a token is the number of tokens in flight (Little, 1961)."""
+    """Throughput x latency is what is in flight (Little, 1961): one token a request at most, or all
+    tokens of a pass. Less is no contradiction: requests also wait and are read in."""
+    whole_pass = case.batch * case.seq_len
     for rate in _with_figure(judged, "throughput"):
         for delay in _with_figure(judged, "latency"):
             flight = _si(rate.claim) * _si(delay.claim)
-            if abs(flight - case.batch) > ALIKE * case.batch:
+            passes = case.phase != "serving" and abs(flight / whole_pass - 1) <= ALIKE
+            if flight > (1 + ALIKE) * case.batch and not passes:
                 yield _contradiction(
                     case.name,
                     f"throughput x latency: {rate.claim.claim}; {delay.claim.claim}",
@@ -143,7 +149,9 @@ def throughput_turned_over(case: Case, judged: Sequence[Told]) -> Iterator[Findi
 
 
 def pipeline_bubble(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
-    """No stage works while a pipeline fills and drains."""
+    """No stage works while a pipeline fills and drains; a served one need not drain."""
+    if case.phase == "serving":
+        return
     share, text = bubble(case)
     for told in _with_figure(judged, "utilisation"):
         if told.claim.comparison in ("equal", "above") and _si(told.claim) > share:

@@ -41,7 +41,7 @@ def training_memory(case: Case) -> Iterator[Derived]:
             labels = ("training", where, kept)
             departs = tuple(label for label in labels[1:] if label not in (shares[0][0], HELD))
             written = " + ".join(
-                f"{name.replace('_', ' ')} {size / 1e9:,.4g} GB"
+                f"{name.replace('_', ' ')} {size / 1e9:,.2f} GB"
                 for name, size in parts.items()
                 if size
             )

@@ -1,4 +1,4 @@
-"""`optimize simulate`: run a plan under a load, step by step, or one step operator by operator."""
+"""`optimize simulate`: run a plan under a load, or one step of it operator by operator."""
 
 from __future__ import annotations
 
@@ -37,41 +37,42 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write [results/simulate].")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def simulate(plan: Path, out: Path | None, as_json: bool, step: bool, **options: Any) -> None:
-    """Run a plan under a load; writes timeline.json (for Perfetto) and simulation.json.
-
-    --step runs one step of each phase, as a training plan always does; it writes steps.json and a
-    timeline of each.
-    """
-    from optimizer.plan import load_plan
+    """Run a plan, or each demand of a fleet, under a load; writes timeline.json (for Perfetto) and
+    simulation.json. --step runs one step of each phase on the streams of its ranks instead, and
+    writes a timeline of each and steps.json."""
     from optimizer.report.files import write_files
     from optimizer.simulate.faults import read_deaths, read_slow
     from optimizer.simulate.serving.asked import asked_load
     from optimizer.simulate.serving.events import timeline
+    from optimizer.simulate.serving.fleets import read_served
     from optimizer.simulate.serving.serve import Conditions, serve
     from optimizer.simulate.serving.summary import summarize, summary_json, summary_text
+    from optimizer.simulate.step import refuse_load, steps
+    from optimizer.simulate.step_summary import steps_summary, steps_text
+    from optimizer.simulate.timeline import timelines
 
-    given = load_plan(plan)
-    conditions = Conditions(
-        read_slow(options.pop("slow"), given.cluster),
-        read_deaths(options.pop("die"), given.cluster),
-        options.pop("skew"),
-    )
-    folder = out or Path("results") / "simulate"
-    files: dict[str, str | Iterable[str]]
+    slow, die, skew = (options.pop(name) for name in ("slow", "die", "skew"))
     if step:
-        from optimizer.simulate.step import refuse_load, steps
-        from optimizer.simulate.step_summary import steps_json, steps_summary, steps_text
-        from optimizer.simulate.timeline import timeline_files
-
         refuse_load(options)
-        runs = steps(given, conditions)
-        found = steps_summary(given.name, given.hash, runs)
-        document, text = steps_json(found), steps_text(found)
-        files = {**timeline_files(runs), "steps.json": document}
-    else:
+    files: dict[str, str | Iterable[str]] = {}
+    texts = []
+    served = read_served(plan)
+    for name, given in served.items():
+        faults = read_slow(slow, given.cluster), read_deaths(die, given.cluster)
+        conditions = Conditions(*faults, skew)
+        ending = f"-{name}" if len(served) > 1 else ""
+        if step:
+            runs = steps(given, conditions)
+            found = steps_summary(given.name, given.hash, runs)
+            files |= {f"{file}{ending}.json": text for file, text in timelines(runs).items()}
+            files[f"steps{ending}.json"] = summary_json(found)
+            texts.append(summary_json(found).rstrip() if as_json else steps_text(found))
+            continue
         outcome = serve(given, asked_load(given, **options), conditions)
         found = summarize(outcome)
-        document, text = summary_json(found), summary_text(found)
-        files = {"timeline.json": timeline(outcome), "simulation.json": document}
+        files[f"timeline{ending}.json"] = timeline(outcome)
+        files[f"simulation{ending}.json"] = summary_json(found)
+        texts.append(summary_json(found).rstrip() if as_json else summary_text(found))
+    folder = out or Path("results") / "simulate"
     write_files(folder, files)
-    click.echo(document if as_json else f"{text}\nwritten to {folder}/", nl=not as_json)
+    click.echo("\n".join(texts if as_json else [*texts, f"written to {folder}/"]))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
+from pydantic import ValidationError
+
 from optimizer.cost.training import MODULES, Job, Software, TrainingLayouts
 from optimizer.errors import OptimizerError
 from optimizer.evaluating_training.cells import (
@@ -66,7 +68,12 @@ def read_row(row: Row) -> Facts:
         source, precision, text(row, "zero_or_dist_opt"), notes, text(row, "model")
     )
     tied = software.family == "megatron_2021" or family.line == "mpt"
-    model = model_of(row, tied)
+    try:
+        model = model_of(row, tied)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = first.get("ctx", {}).get("path") or first["loc"]
+        raise OptimizerError(f"{'.'.join(map(str, path))} {first['msg']}") from None
     if model is None:
         raise OptimizerError("no layers or hidden size")
     if family.unpriced:

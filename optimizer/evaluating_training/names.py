@@ -13,6 +13,7 @@ from optimizer.errors import OptimizerError
 from optimizer.spec.cluster import Pool
 from optimizer.spec.data import configs_root
 from optimizer.spec.frozen import Frozen
+from optimizer.spec.presets import preset_paths
 from optimizer.spec.reading import read_cluster
 
 
@@ -85,7 +86,10 @@ def source_of(source: str) -> Source:
 
 @cache
 def pool_of(gpu: str) -> Pool:
-    """The GPUs of a row."""
+    """The GPUs of a row: a preset's own name, else the first entry that matches."""
+    exact = gpu.strip().lower().replace(" ", "-")
+    if exact in preset_paths("hardware"):
+        return read_cluster(exact).pools[0]
     for entry in row_names().gpus:
         if re.search(entry.gpu, gpu.lower()):
             pool = read_cluster(entry.preset).pools[0]

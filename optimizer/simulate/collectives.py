@@ -39,10 +39,11 @@ class Links(NamedTuple):
 
     @classmethod
     def of(cls, pool: Pool) -> Self:
-        return cls(_tier(pool.intra_node, INSIDE_SHARE), _tier(pool.inter_node, BETWEEN_SHARE))
+        return cls(tier_of(pool.intra_node, INSIDE_SHARE), tier_of(pool.inter_node, BETWEEN_SHARE))
 
 
-def _tier(link: Link, share: float) -> Tier:
+def tier_of(link: Link, share: float) -> Tier:
+    """A link at the share of its bandwidth that is reached."""
     return Tier(link.bandwidth_bytes_per_s * share, link.latency_s)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,10 +76,6 @@ def _stopped(step: StepRun) -> dict[str, Any]:
         "micro_batches_done": len(whole),
         "waits_for": {graph.ranks[rank].gpu: stuck[rank] for rank in sorted(stuck)},
     }
-
-
-def steps_json(found: dict[str, Any]) -> str:
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 def steps_text(found: dict[str, Any]) -> str:

@@ -15,11 +15,11 @@ from optimizer.simulate.step import StepRun
 SECOND = 1e6  # the format counts microseconds
 
 
-def timeline_files(runs: Sequence[StepRun]) -> dict[str, Iterator[str]]:
-    """One file a phase, and a deployment where there are several."""
+def timelines(runs: Sequence[StepRun]) -> dict[str, Iterator[str]]:
+    """A timeline a phase, and a deployment where there are several, by name."""
     several = len({run.deployment.name for run in runs}) > 1
     return {
-        f"timeline-{run.phase}{f'-{number}' if several else ''}.json": timeline(run.run, run.memory)
+        f"timeline-{run.phase}{f'-{number}' if several else ''}": timeline(run.run, run.memory)
         for number, run in enumerate(runs)
     }
 

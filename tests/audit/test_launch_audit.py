@@ -182,6 +182,28 @@ def test_a_good_command_exits_0_and_commands_stand_beside_claims(tmp_path: Path)
     assert "vllm: -tp 8, serving: READY" in output
 
 
+def test_commands_of_one_name_are_told_apart() -> None:
+    sources = [("vllm", f"vllm serve {LLAMA} -tp {tp}") for tp in (4, 8)]
+    found = audit_launches(sources, "h200-sxm")
+    assert [ready.case for ready in found.readiness] == ["vllm", "vllm (2)"]
+
+
+def test_two_kinds_of_gpus_leave_open_which_are_meant(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.yaml"
+    links = (
+        "intra_node: {bandwidth: 450 GB/s, latency: 3 us}, inter_node: {bandwidth: 50 GB/s, "
+        "latency: 10 us}"
+    )
+    gpu = "memory_bandwidth: 3350 GB/s, flops: {bf16: 989 TFLOP/s}}"
+    path.write_text(
+        "pools:\n"
+        f"  - {{name: a, gpu: {{memory: 80 GiB, {gpu}, {links}}}\n"
+        f"  - {{name: b, gpu: {{memory: 141 GiB, {gpu}, {links}}}\n"
+    )
+    with pytest.raises(SpecError, match="one kind of GPU"):
+        audit_launches([("vllm", f"vllm serve {LLAMA} -tp 8")], path)
+
+
 def test_what_is_missing_is_said() -> None:
     assert run()[0] == 2
     assert run("--vllm", f"vllm serve {LLAMA}")[0] == 2

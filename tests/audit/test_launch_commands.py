@@ -74,6 +74,7 @@ def test_flags_that_do_not_matter_are_listed() -> None:
         ("vllm", f"vllm serve {LLAMA} -tp eight", "'-tp eight' must be a whole number"),
         ("vllm", f"vllm serve {LLAMA} -tp", "'-tp' needs a value"),
         ("vllm", f"vllm serve {LLAMA} -tp 0", "'-tp 0' must be a whole number of at least 1"),
+        ("vllm", f"vllm serve {LLAMA} --max-num-seqs 0.9", "of at least 1"),
         ("vllm", f"vllm serve {LLAMA} -tp 8 'x", "no closing quotation"),
         ("vllm", f"vllm serve {LLAMA} -tp $TP", "'$TP' is a shell variable"),
         ("vllm", f"vllm serve {LLAMA} ; vllm serve x", "';' joins commands"),

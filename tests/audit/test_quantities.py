@@ -122,15 +122,37 @@ def test_a_claimed_rate_holds_within_the_predictions_interval(tmp_path: Path) ->
 
 
 def test_with_one_request_in_flight_latency_is_throughput_turned_over(tmp_path: Path) -> None:
-    """No contradiction at batch 1; the same two figures at batch 8 are one."""
+    """No contradiction at batch 1; with 8 in flight it is the time between two of their tokens."""
     claims = [
         {"id": "rate", "quantity": "throughput", "value": "50.0", "unit": "tokens/s"},
         {"quantity": "latency", "value": "20.0", "unit": "ms"},
     ]
-    for concurrency, contradictions in ((1, 0), (8, 2)):
+    for concurrency, contradictions in ((1, 0), (8, 1)):
         load = {"input_len": 128, "output_len": 64, "concurrency": concurrency}
         found = of(tmp_path, claims, workload=load, phase="serving").findings
         assert sum(each.quantity == "contradiction" for each in found) == contradictions
+
+
+def test_a_pass_has_all_its_tokens_in_flight(tmp_path: Path) -> None:
+    """8 x 1024 tokens in 81.92 ms are 100,000 a second; ten times as many contradict the batch."""
+    latency = {"quantity": "latency", "value": "81.92 ms"}
+    for rate, contradictions in (("100000", 0), ("1000001", 1)):
+        claims = [{"quantity": "throughput", "value": rate, "unit": "tokens/s"}, latency]
+        found = of(tmp_path, claims).findings
+        assert sum(each.claim.startswith("throughput x") for each in found) == contradictions
+
+
+def test_components_in_other_units_are_added_as_they_are(tmp_path: Path) -> None:
+    memory = {"quantity": "memory_per_gpu"}
+    for total, contradictions in (("1.50 GB", 0), ("1.60 GB", 1)):
+        claims = [
+            {**memory, "id": "a", "component": "weights", "value": "1.00 GB"},
+            {**memory, "id": "b", "component": "activations", "value": "500.0 MB"},
+            {**memory, "component": "total", "value": total, "terms": ["a", "b"]},
+        ]
+        found = of(tmp_path, claims).findings
+        wrong = [each for each in found if each.claim.startswith("components")]
+        assert len(wrong) == contradictions
 
 
 def test_eight_bits_halve_the_weights(tmp_path: Path) -> None:
@@ -171,7 +193,7 @@ def test_components_that_do_not_add_up_are_found(tmp_path: Path) -> None:
         {**memory, "component": "total", "value": "12.0", "terms": ["a", "b"]},
     ]
     found = [each for each in of(tmp_path, claims).findings if "components" in each.claim]
-    assert [each.arithmetic for each in found] == ["8.0 GB + 1.0 GB = 9, not 12.0 GB"]
+    assert [each.arithmetic for each in found] == ["8.0 GB + 1.0 GB = 9 GB, not 12.0"]
 
 
 def test_a_ratio_that_is_not_its_terms_is_found(tmp_path: Path) -> None:

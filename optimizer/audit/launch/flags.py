@@ -205,5 +205,8 @@ def convert(name: str, takes: Takes, text: str) -> Any:
         match = _SIZE.fullmatch(text)
         if match is None:
             raise SpecError(Problem(f"{shown} must be a whole number, 8192 or 8k"))
-        return int(float(match["amount"]) * _SCALES[match["unit"]])
+        size = int(float(match["amount"]) * _SCALES[match["unit"]])
+        if not 1 <= size <= 10**15:
+            raise SpecError(Problem(f"{shown} must be a whole number of at least 1"))
+        return size
     return text

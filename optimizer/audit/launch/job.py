@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ def audit_launches(
     with the problems of all commands.
     """
     cluster = read_cluster(hardware, gpus=gpus)
+    if any(pool.gpu != cluster.pools[0].gpu for pool in cluster.pools):
+        message = "a launch runs on one kind of GPU; give the pool that it runs on as the hardware"
+        raise SpecError(Problem(message, str(hardware)))
     given = read_model(model) if model is not None else None
     beside = given.workload if given is not None and workload is None else None
     load = read_workload(workload if workload is not None else beside, flags)
@@ -65,8 +70,12 @@ def read_launches(
     """What the commands of all sources mean; every malformed one is a problem."""
     launches: list[Launch | TrainingLaunch] = []
     problems: list[Problem] = []
+    names: Counter[str] = Counter()
     for engine, source in sources:
         for command in read_commands(source, engine):
+            names[command.name] += 1
+            if names[command.name] > 1:  # findings are told apart by name
+                command = replace(command, name=f"{command.name} ({names[command.name]})")
             try:
                 launches.append(_read(engine, command, model, cluster))
             except SpecError as error:

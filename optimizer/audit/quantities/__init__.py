@@ -44,6 +44,7 @@ QUANTITIES: dict[str, Quantity] = {
     "speedup": Quantity("fraction", rates.speedup, ("throughput", "latency"), "x", _TIMES),
     "variance": Quantity("fraction", balance.variance, balance.COMPONENTS, "%"),
     "effect": Quantity("fraction", effects.effect, effects.COMPONENTS, "%", _HELD),
+    "sum": Quantity("count", own.sum_of_terms, example="modules"),
     "product": Quantity("count", own.product_of_terms, example="GPUs"),
     "ratio": Quantity("fraction", own.ratio_of_terms, example="%"),
     "excess": Quantity("bytes", own.excess_of_terms, example="GB"),

@@ -51,7 +51,7 @@ def _planned(case: Case, component: str) -> Iterator[Derived]:
     for phase, plan in case.plans.items():
         departs = () if case.phase else (phase,)
         parts = planned_bytes(plan, component)
-        text = " + ".join(f"{name} {size / 1e6:,.4g} MB" for name, size in parts.items() if size)
+        text = " + ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in parts.items() if size)
         total, reserve = sum(parts.values()), parts.get("runtime reserve", 0.0)
         label = "without the engine's own reserve"
         rest = f"{label} {show(total - reserve, 'bytes')}"
@@ -77,9 +77,12 @@ def planned_bytes(plan: Plan, component: str) -> dict[str, float]:
 
 
 def _format(case: Case, part: str) -> Axis:
-    """Bytes of an element: as stated; where nobody states a format, in 8 and in 16 bits."""
+    """Bytes of an element, its share of block scales included: as stated; where nobody states a
+    format, in 8 and in 16 bits."""
     kind = getattr(case.model.precision, part)
-    size = FORMATS[kind].bits / 8
+    facts = FORMATS[kind]
+    scales = facts.scale_bytes / (facts.block_in * facts.block_out) if facts.block_in else 0.0
+    size = facts.bits / 8 + scales
     open_to_reading = bool(case.assumed("precision"))
     options = [Option(f"in {kind.upper()}", size, f"x {size:g} B")]
     for other, label in ((1.0, "in 8 bits"), (2.0, "in 16 bits")):

@@ -13,6 +13,15 @@ from optimizer.audit.own_figures import Told, differences, ratios, shortfalls, t
 _TERMS = ("terms: the figures that it follows from",)
 
 
+def sum_of_terms(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
+    """The sum of counts: "32 experts + 8 layers"."""
+    terms = terms_of(claim, told)
+    if not terms:
+        return Answer(missing=_TERMS)
+    value = sum(term.figure for term in terms)
+    return Answer((Derived(value, f"{' + '.join(term.text for term in terms)} = {value:g}"),))
+
+
 def product_of_terms(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     """The product of counts: "64 modules x 2 GPUs"."""
     terms = terms_of(claim, told)

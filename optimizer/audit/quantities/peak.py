@@ -16,6 +16,7 @@ from optimizer.spec.presets import preset_paths
 from optimizer.spec.reading import read_cluster
 
 SAME_MEMORY = 0.08  # 80 GB and 80 GiB are one size to those who print them
+ROUNDING = 0.005  # of datasheets: 1,978.9 TFLOP/s is printed as 1,978 and as 1,979
 
 # FLOP/s of the vector units in FP32, which planners never use and reports print: NVIDIA datasheets.
 FP32_FLOPS_PER_S = {
@@ -54,7 +55,8 @@ def _rates(case: Case) -> Iterator[Derived]:
             label = f"the {kind} rate of {name}"
             text = f"{name}, {kind}: {show(rate, 'FLOP/s')} (its tensor cores: {has})"
             departs = (label,) if kind == wanted else (label, f"not {wanted}")
-            yield Derived(rate, text, (label,), departs)
+            near = (rate * (1 - ROUNDING), rate * (1 + ROUNDING))
+            yield Derived(rate, text, (label,), departs, True, *near)
 
 
 @cache

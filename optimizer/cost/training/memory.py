@@ -2,7 +2,7 @@
 
 Static: weights, gradients and Adam's state, 6 + 12/n bytes a parameter with the distributed
 optimizer (Megatron-LM); activations: tensors that the backward needs, after Korthikanti et al.,
-2022 (tests hold the formulas to their tables 2-5).
+2022 (tests hold every row of their table 2).
 """
 
 from __future__ import annotations

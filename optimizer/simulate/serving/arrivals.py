@@ -26,11 +26,13 @@ class Request(NamedTuple):
 
 class Load(NamedTuple):
     """Requests by arrival. With `clients` it is a closed loop: so many are in flight until none is
-    left, and the requests' own arrivals say nothing."""
+    left, and the requests' own arrivals say nothing. `planned`: it is what the plan was made for.
+    """
 
     name: str
     requests: tuple[Request, ...]
     clients: int | None = None
+    planned: bool = False
 
 
 def request_lengths(

@@ -36,8 +36,11 @@ def asked_load(
     if isinstance(workload, ForwardWorkload):
         if arrivals is not None or rate is not None:
             raise SpecError(Problem("the plan is one forward pass; it has no arrivals"))
-        return closed_loop([(workload.seq_len, 1)] * workload.batch, workload.batch)
+        whole = closed_loop([(workload.seq_len, 1)] * workload.batch, workload.batch)
+        return whole._replace(planned=True)
     per_s = workload.request_rate if rate is None else _rate(rate)
+    own = "closed" if workload.request_rate is None else "poisson"
+    planned = arrivals in (None, own) and per_s == workload.request_rate and not spread
     if arrivals is None:
         arrivals = "closed" if per_s is None else "poisson"
     if arrivals not in ("closed", "poisson", "burst"):
@@ -52,11 +55,11 @@ def asked_load(
     if arrivals == "closed":
         if rate is not None:
             raise SpecError(Problem("a closed loop sets its own rate", key="--rate"))
-        return closed_loop(lengths, clients)
+        return closed_loop(lengths, clients)._replace(planned=planned)
     if arrivals == "burst":
         return burst(lengths, per_s, clients)
     assert per_s is not None
-    return poisson(lengths, per_s, seed)
+    return poisson(lengths, per_s, seed)._replace(planned=planned)
 
 
 def _rate(text: str) -> float:

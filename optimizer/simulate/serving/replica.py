@@ -158,8 +158,7 @@ def cache_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWork
     each token cost the same, which windows and linear states make a lower bound for longer ones."""
     if isinstance(workload, ForwardWorkload):
         return inf
-    memory = deployment.memory
-    planned = deployment.batch.sequences_per_rank * (workload.input_len + workload.output_len)
+    memory, planned = deployment.memory, planned_tokens(deployment, workload)
     room = inf
     for stage in memory.stages:
         cache = stage.components.get("KV cache", 0.0)
@@ -167,3 +166,11 @@ def cache_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWork
             free = memory.limit_bytes - stage.total_bytes + cache
             room = min(room, free / cache * planned)
     return room
+
+
+def planned_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWorkload) -> float:
+    """Tokens that a rank's cache holds in the plan's memory; prefill keeps one of the answer."""
+    if isinstance(workload, ForwardWorkload):
+        return inf
+    output = 1 if deployment.role == "prefill" else workload.output_len
+    return deployment.batch.sequences_per_rank * (workload.input_len + output)

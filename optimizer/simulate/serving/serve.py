@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from optimizer.errors import PlanError, Problem, SpecError
 from optimizer.plan import Deployment, Plan
-from optimizer.simulate.collectives import Links
+from optimizer.simulate.collectives import BETWEEN_SHARE, Links, tier_of
 from optimizer.simulate.faults import Death, Slow, places
 from optimizer.simulate.serving.arrivals import Load
 from optimizer.simulate.serving.policy import settings
-from optimizer.simulate.serving.replica import Replica, cache_tokens, replica_of
+from optimizer.simulate.serving.replica import Replica, cache_tokens, planned_tokens, replica_of
 from optimizer.simulate.serving.simulation import Entry, Record, simulate
 from optimizer.simulate.serving.steps import StepTimes, step_times
 from optimizer.spec.workload import ForwardWorkload
@@ -47,11 +47,7 @@ class Outcome:
     @property
     def as_planned(self) -> bool:
         """The load is the plan's own and nothing is wrong, so that predictions should hold."""
-        clients = (self.load.clients or 0) * self.fold
-        own = isinstance(self.plan.workload, ForwardWorkload) or clients == planned_clients(
-            self.plan.deployments
-        )
-        return own and self.conditions == NOTHING_WRONG
+        return self.load.planned and self.conditions == NOTHING_WRONG
 
 
 NOTHING_WRONG = Conditions()
@@ -65,7 +61,7 @@ def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Out
     if fold > 1:
         assert load.clients is not None
         share = -(-len(load.requests) // fold)
-        load = Load(load.name, load.requests[:share], load.clients // fold)
+        load = load._replace(requests=load.requests[:share], clients=load.clients // fold)
     replicas, notes = _replicas(plan, conditions, fold)
     engine = settings().engine(plan.workload.engine)
     forward = isinstance(plan.workload, ForwardWorkload)
@@ -165,22 +161,17 @@ def _relative_skew(plan: Plan, skew: float | None) -> float:
 
 def transfer_seconds(plan: Plan, tokens: int) -> float:
     """Sends a prompt's cache from prefill to decode: every rank its own shard, over its own link
-    between domains. Left out: overlap with the prefill itself, other transfers on the same link."""
+    between domains, or between pools. Left out: overlap with the prefill itself, other transfers
+    on the same link."""
     prefill = next(each for each in plan.deployments if each.role == "prefill")
     pool = next(each for each in plan.cluster.pools if each.name == prefill.pool)
-    return Links.of(pool).between.seconds(1, tokens * _cache_bytes_per_token(plan, prefill))
-
-
-def _cache_bytes_per_token(plan: Plan, deployment: Deployment) -> float:
-    """Of one rank, on the stage that keeps most."""
-    workload = plan.workload
-    if isinstance(workload, ForwardWorkload):
-        return 0.0
-    tokens = workload.input_len + workload.output_len
-    planned = deployment.batch.sequences_per_rank * tokens
-    return max(
-        stage.components.get("KV cache", 0.0) / planned for stage in deployment.memory.stages
-    )
+    apart = any(each.pool != prefill.pool for each in plan.deployments)
+    tier = Links.of(pool).between
+    if apart and plan.cluster.inter_pool is not None:
+        tier = tier_of(plan.cluster.inter_pool, BETWEEN_SHARE)
+    planned = planned_tokens(prefill, plan.workload)
+    held = max(stage.components.get("KV cache", 0.0) for stage in prefill.memory.stages)
+    return tier.seconds(1, tokens * held / planned)
 
 
 def planned_clients(deployments: Sequence[Deployment]) -> int:

@@ -1,0 +1,81 @@
+"""What a file serves: a plan as it stands, or each demand of a fleet as one plan of its parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from optimizer.errors import PlanError
+from optimizer.plan import Deployment, Plan, content_hash, read_plan
+from optimizer.plan.fleet import FleetPart, FleetPlan
+from optimizer.spec.workload import ServingWorkload
+
+
+def read_served(path: Path) -> dict[str, Plan]:
+    """The plans to simulate, by demand; a plan that is no fleet stands under its own name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read: {error}") from None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: not JSON: {error}") from None
+    if not isinstance(document, dict) or "parts" not in document:
+        plan = read_plan(text, str(path))
+        return {plan.name: plan}
+    if document.get("hash") != content_hash(document):
+        raise PlanError(f"{path}: the hash does not match: the fleet was changed after it was made")
+    try:
+        fleet = FleetPlan.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlanError(f"{path}: {where}: {first['msg']}") from None
+    return {served.demand: demand_plan(fleet, served.demand) for served in fleet.served}
+
+
+def demand_plan(fleet: FleetPlan, demand: str) -> Plan:
+    """All parts of one demand as the deployments of one plan, under the rate that it is served."""
+    parts = [part for part in fleet.parts if part.demand == demand]
+    if not parts:
+        raise PlanError(f"fleet {fleet.name}: {demand} is not served at all")
+    last = fleet.plans[parts[-1].plan]  # decodes, or serves: its answers have their full length
+    assert isinstance(last.workload, ServingWorkload)
+    rate = next(served.served_per_s for served in fleet.served if served.demand == demand)
+    changed: dict[str, object] = {"request_rate": rate, "concurrency": None}
+    if parts[-1].role == "decode":
+        changed["prefix_len"] = 0
+    predictions = dict(last.predictions)
+    if parts[0].role == "prefill":
+        first = fleet.plans[parts[0].plan].predictions["ttft_s"]
+        predictions = {"ttft_s": first, "tpot_s": predictions["tpot_s"]}
+    return last.model_copy(
+        update={
+            "name": " + ".join(part.name for part in parts),
+            "cluster": fleet.cluster,
+            "workload": last.workload.model_copy(update=changed),
+            "deployments": tuple(_deployment(fleet, part) for part in parts),
+            "predictions": predictions,
+            "hash": fleet.hash,
+        }
+    )
+
+
+def _deployment(fleet: FleetPlan, part: FleetPart) -> Deployment:
+    """A part's deployment in its role, with the tables of what it does there; its GPUs by the names
+    that the fleet's cluster gives them."""
+    deployment, known = fleet.plans[part.plan].deployment, set(part.gpus)
+    names = tuple(
+        tuple(gpu if gpu in known else f"{part.pool}/{gpu}" for gpu in gpus)
+        for gpus in deployment.placement.rank_gpu
+    )
+    placement = deployment.placement.model_copy(update={"rank_gpu": names})
+    phases = {
+        name: table for name, table in deployment.phases.items() if part.role in ("serving", name)
+    }
+    return deployment.model_copy(
+        update={"role": part.role, "phases": phases, "placement": placement}
+    )

@@ -1,0 +1,59 @@
+"""Fleets under load: each demand's parts together, prefill and decode apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from optimizer.cli import optimize
+from optimizer.errors import PlanError
+from optimizer.simulate.serving.asked import asked_load
+from optimizer.simulate.serving.fleets import read_served
+from optimizer.simulate.serving.serve import serve
+from optimizer.simulate.serving.summary import summarize
+
+FLEETS = Path(__file__).resolve().parents[2] / "results" / "golden" / "fleets"
+
+
+def test_a_disaggregated_fleet_does_as_predicted() -> None:
+    (plan,) = read_served(FLEETS / "disaggregated.json").values()
+    assert {each.role for each in plan.deployments} == {"prefill", "decode"}
+    found = summarize(serve(plan, asked_load(plan)))
+    beside = found["beside_the_plan"]
+    assert abs(beside["ttft_s"]["difference"]) < 0.15
+    assert abs(beside["tpot_s"]["difference"]) < 0.15
+    assert (found["finished"], found["lost"]) == (1000, 0)
+
+
+def test_each_demand_of_a_fleet_is_a_plan_of_all_its_parts() -> None:
+    served = read_served(FLEETS / "mixed.json")
+    document = json.loads((FLEETS / "mixed.json").read_text())
+    assert list(served) == [each["demand"] for each in document["served"]]
+    for demand, plan in served.items():
+        parts = [part for part in document["parts"] if part["demand"] == demand]
+        used = {g for each in plan.deployments for gpus in each.placement.rank_gpu for g in gpus}
+        assert used == {gpu for part in parts for gpu in part["gpus"]}
+
+
+def test_the_command_writes_a_summary_for_each_demand(tmp_path: Path) -> None:
+    arguments = ["simulate", str(FLEETS / "mixed.json"), "--requests", "20"]
+    found = CliRunner().invoke(optimize, [*arguments, "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    names = read_served(FLEETS / "mixed.json")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{kind}-{name}.json" for kind in ("simulation", "timeline") for name in names
+    }
+
+
+def test_a_fleet_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.json"
+    document = json.loads((FLEETS / "mixed.json").read_text())
+    path.write_text(json.dumps({**document, "name": "another"}))
+    with pytest.raises(PlanError, match="hash does not match"):
+        read_served(path)
+    path.write_text("{")
+    with pytest.raises(PlanError, match="not JSON"):
+        read_served(path)
