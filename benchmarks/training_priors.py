@@ -1,8 +1,8 @@
 """Priors of training's constants: mean, and sigma of the logarithm.
 
 STEP's were set while reading the residuals of the very rows that they are fitted to; NEUTRAL puts
-what was learned there back to what a datasheet or nobody knows, with wide sigmas. Frozen: no
-prior may follow another look at the rows.
+what was learned there back to what a datasheet or nobody knows, with wide sigmas. ASSUMED are not
+fitted: the rows do not determine them. Frozen: no prior may follow another look at the rows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ class Priors(dict[str, tuple[float, float]]):
 ASSUMED = {
     "eager": (1.1, "torch without compilation over with"),
     "ep_overlapped": (0.2, "expert exchange left where the other micro-batch hides it"),
+    "dp_exposed": (0.15, "of data-parallel reduction and gathering, at least"),
+    "optimizer": (1, "traffic over 30 B a local parameter"),
+    "imbalance": (1.5, "hottest expert rank over the mean where the data route"),
+    "jitter": (0.01, "of the step, a doubling of NVLink domains"),
+    "gap_megatron": (0.0001, "seconds between two layers' passes"),
+    "cp_exposed": (0.3, "of context parallelism's ring"),
+    "pp_exposed": (0.5, "of sends between stages"),
+    "gap_torch": (0.00025, "as above, torch"),
+    "gap_megatron_2021": (0.0002, "as above, Megatron of 2021"),
+    "fixed": (0.04, "seconds a step"),
+    "softmax": (1, "traffic over the counted bytes: attention without flash"),
+    "cast": (1, "traffic of casting inputs below 16 bits, over reading them"),
 }
 STEP = Priors(
     gemm_16_ampere=(0.80, 0.1, "of the dense peak that 16-bit matrix products reach"),
@@ -35,37 +47,23 @@ STEP = Priors(
     host_low=(1.3, 0.3, "host time of an MoE layer below 16 bits, times"),
     blackwell_ultra=(1.1, 0.1, "B300 and GB300, of the rates above, times"),
     unfused=(0.5, 0.3, "of matrix products' rate: attention without flash"),
-    softmax=(1.0, 0.3, "traffic over the counted bytes: attention without flash"),
     misaligned=(0.75, 0.3, "rate where a dimension is no multiple of 64"),
-    traffic_megatron_2021=(1.6, 0.3, "element-wise traffic over the counted bytes"),
+    traffic_megatron_2021=(1.6, 0.3, "element-wise traffic over the counted bytes, by software"),
     traffic_torch=(1.3, 0.3, "as above"),
     traffic_megatron=(1.1, 0.3, "as above"),
-    cast=(1.0, 0.4, "traffic of casting inputs below 16 bits, over reading them"),
-    grouped=(1.3, 0.25, "time of the experts' products over plain ones"),
     permute_traffic=(1.5, 0.4, "traffic of permuting tokens over the counted bytes"),
     moe_graphed=(0.6, 0.4, "of permuting and exchange where MoE layers are captured as graphs"),
-    imbalance=(1.5, 0.3, "hottest expert rank over the mean where the data route"),
     graphs=(0.4, 0.4, "of the host's time where MoE layers are captured as graphs"),
     nvlink=(0.75, 0.15, "of NVLink's bandwidth"),
     network=(0.75, 0.2, "of the NIC's bandwidth"),
     tp_exposed=(0.5, 0.4, "of tensor-parallel collectives that nothing hides"),
     ep_exposed=(0.9, 0.3, "of expert exchange"),
-    cp_exposed=(0.3, 0.5, "of context parallelism's ring"),
-    pp_exposed=(0.5, 0.5, "of sends between stages"),
-    dp_exposed=(0.15, 0.5, "of data-parallel reduction and gathering, at least"),
     fsdp_exposed=(0.1, 0.5, "of the shorter of a layer's work and its gathering"),
-    gap_megatron=(1e-4, 0.5, "seconds between two layers' passes"),
-    gap_torch=(2e-4, 0.5, "as above"),
-    gap_megatron_2021=(2e-4, 0.5, "as above"),
-    gap_deepspeed=(1.5e-3, 0.5, "as above"),
+    gap_deepspeed=(1.5e-3, 0.5, "seconds between two layers' passes, Megatron-DeepSpeed"),
     engine_deepspeed=(1.05, 0.05, "whole pipeline, times"),
-    moe_age=(0.3, 0.5, "log of permuting's traffic a year before 26.06"),
     host_layer=(1.5e-3, 0.4, "seconds to launch an MoE layer's pass"),
     host_expert=(5e-5, 0.5, "and for each local expert"),
-    wave_grouped=(0.5, 0.5, "of `wave`, for the experts' products"),
-    optimizer=(1.0, 0.4, "traffic over 30 B a local parameter"),
-    jitter=(0.01, 0.5, "of the step, a doubling of NVLink domains"),
-    fixed=(0.03, 0.5, "seconds a step"),
+    wave_grouped=(1.0, 0.7, "of `wave`, for the experts' products"),
 )
 NEUTRAL_MEANS = {
     **dict.fromkeys(("gemm_16_ampere", "gemm_16_hopper", "gemm_16_blackwell"), 0.75),
@@ -73,26 +71,21 @@ NEUTRAL_MEANS = {
     **dict.fromkeys(("attention_ampere", "attention_hopper", "attention_blackwell"), 0.5),
     **dict.fromkeys(("traffic_megatron_2021", "traffic_torch", "traffic_megatron"), 1.0),
     **dict.fromkeys(("blackwell_ultra", "moe_graphed", "graphs", "engine_deepspeed"), 1.0),
-    **dict.fromkeys(("host_low", "attention_torch", "permute_traffic", "imbalance"), 1.0),
-    **dict.fromkeys(("misaligned", "grouped", "softmax", "wave_grouped"), 1.0),
-    **dict.fromkeys(("gap_megatron", "gap_torch", "gap_megatron_2021", "gap_deepspeed"), 1e-4),
+    **dict.fromkeys(("host_low", "attention_torch", "permute_traffic", "misaligned"), 1.0),
+    "wave_grouped": 1.0,
+    "gap_deepspeed": 1e-4,
     "gemm_4": 0.5,
     "unfused": 0.5,
     "fsdp_exposed": 0.1,
-    "moe_age": 0.05,
     "host_layer": 5e-4,
     "host_expert": 2e-5,
 }
-NEUTRAL_SIGMA = 0.5
+NEUTRAL_SIGMA = 0.5  # at least, and twice the shipped one
 NEUTRAL = Priors(
     **{
         name: (
             NEUTRAL_MEANS.get(name, mean),
-            1.5
-            if name == "moe_age"
-            else max(NEUTRAL_SIGMA, 2 * sigma)
-            if name in NEUTRAL_MEANS
-            else sigma,
+            max(NEUTRAL_SIGMA, 2 * sigma) if name in NEUTRAL_MEANS else sigma,
             STEP.meaning[name],
         )
         for name, (mean, sigma) in STEP.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Annotated, Literal
 
@@ -18,7 +17,6 @@ from optimizer.units import GIB
 HBM_EFFICIENCY = 0.8  # of the datasheet (AIConfigurator's system files)
 SMS = {"ampere": 108.0, "hopper": 132.0, "blackwell": 148.0}
 GRAPHED_SINCE = 2026.45  # Megatron-Bridge 26.06 captures dropless MoE layers on Blackwell
-AGE_LIMIT_YEARS = 1.0
 
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -95,7 +93,6 @@ def rates_of(constants: dict[str, float], pool: Pool, software: Software) -> Rat
     old, torch = software.family == "megatron_2021", software.family == "torch"
     megatron = software.family == "megatron"
     graphed = megatron and software.release > GRAPHED_SINCE and generation == "blackwell"
-    years = min(max(GRAPHED_SINCE - software.release, 0.0), AGE_LIMIT_YEARS) if megatron else 0.0
     moe = k["moe_graphed"] if graphed else 1.0
     peak = gpu.peak_flops_per_s
     matrix_16 = peak("bf16") * k[f"gemm_16_{generation}"]
@@ -113,7 +110,6 @@ def rates_of(constants: dict[str, float], pool: Pool, software: Software) -> Rat
         misaligned=k["misaligned"],
         wave=k["wave"] * SMS[generation],
         wave_grouped=k["wave"] * k["wave_grouped"] * SMS[generation],
-        grouped=k["grouped"],
         attention_flops=peak("bf16")
         * k[f"attention_{generation}"]
         * ultra
@@ -122,7 +118,7 @@ def rates_of(constants: dict[str, float], pool: Pool, software: Software) -> Rat
         softmax=k["softmax"],
         hbm_bytes_per_s=gpu.memory_bandwidth_bytes_per_s * HBM_EFFICIENCY,
         traffic=k[f"traffic_{software.family}"],
-        permute_traffic=k["permute_traffic"] * moe * math.exp(k["moe_age"] * years),
+        permute_traffic=k["permute_traffic"] * moe,
         cast=k["cast"],
         nvlink_bytes_per_s=pool.intra_node.bandwidth_bytes_per_s * k["nvlink"],
         network_bytes_per_s=pool.inter_node.bandwidth_bytes_per_s * k["network"],

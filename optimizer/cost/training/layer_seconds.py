@@ -125,7 +125,7 @@ def _product_seconds(
     reached = peak * np.where(np.asarray(work.aligned) > 0, 1.0, rates.misaligned)
     compute = work.flops / reached * (1 + wave / np.maximum(work.tiles, 1.0))
     if grouped:
-        compute = compute * rates.grouped * lowered.imbalance
+        compute = compute * lowered.imbalance
     moved = work.bytes * np.where(bits < 16, 1.0 + rates.cast, 1.0)
     hbm = rates.hbm_bytes_per_s
     accumulated = work.weights * np.where(layouts.fully_sharded, 0.0, GRADIENT_BYTES)

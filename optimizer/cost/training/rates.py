@@ -25,7 +25,6 @@ class Rates:
     misaligned: Column  # share reached where a dimension is no multiple of 64
     wave: Column  # SMs x the part of a last wave that is lost
     wave_grouped: Column
-    grouped: Column  # time of grouped over plain matrix products
     attention_flops: Column  # flash attention
     unfused_flops: Column  # batched matrix products of attention without flash
     softmax: Column  # traffic over the counted bytes, without flash
