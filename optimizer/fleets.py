@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optimizer.cost.memory import sequence_cache_bytes
+from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
 from optimizer.layout import Space, enumerate_layouts
 from optimizer.pipeline import optimize, price
@@ -84,10 +85,23 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
     choice = choose_fleet(asks, rooms, prices, fleet.objective)
     if choice is None:
         raise InfeasibleError("the demands do not fit the cluster together", _alone(asks))
+    for mode in dict.fromkeys(mode for ask in asks for mode in ask.modes):
+        alone = [ask._replace(modes={mode: ask.modes.get(mode, {})}) for ask in asks]
+        if len(asks) == 1 and len(asks[0].modes) > 1:
+            other = choose_fleet(alone, rooms, prices, fleet.objective)
+            notes.append(f"{mode} alone: " + _beside(other, choice))
     parts = parts_of(fleet, choice)
     gpus = name_gpus(cluster, rooms, [part.use for part in parts])
     plans = [_plan(cluster, part, names) for part, names in zip(parts, gpus, strict=True)]
     return _document(fleet, asks, choice, list(zip(parts, gpus, plans, strict=True)), notes)
+
+
+def _beside(other: FleetChoice | None, best: FleetChoice) -> str:
+    """Another choice's objective beside the best one's."""
+    if other is None:
+        return "the demands do not fit the cluster"
+    values = [abs(choice.value) / choice.scale for choice in (other, best)]
+    return f"{best.criterion} {values[0]:,.6g} against {values[1]:,.6g}"
 
 
 def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
@@ -103,10 +117,15 @@ def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
         space = enumerate_layouts(fleet.cluster, pool, demand.model, workload)
         small = space.layouts.gpus_per_replica <= fleet.max_replica_gpus
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
-    candidates = price(fleet.cluster, demand.model, workload, spaces).candidates
-    if role == "prefill":
-        candidates = candidates.take(candidates.sequences == 1)
-    return offers_of(candidates, workload.output_len)
+    rows_of = one_at_a_time if role == "prefill" else expand
+    found = price(fleet.cluster, demand.model, workload, spaces, rows_of=rows_of)
+    return offers_of(found.candidates, workload.output_len)
+
+
+def one_at_a_time(*asked: Any) -> Rows:
+    """The rows of a space in which every rank holds one request."""
+    rows = expand(*asked)
+    return rows.take(rows.sequences == 1)
 
 
 def role_workload(cluster: Cluster, demand: Demand, role: Role) -> ServingWorkload | None:

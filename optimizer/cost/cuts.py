@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.pricing import Job, price_rows
 from optimizer.cost.rows import Rows
-from optimizer.cost.stages import even_cut, even_stages
+from optimizer.cost.stages import Cut, even_cut, even_stages
 from optimizer.layout import Layouts
 from optimizer.spec.formats import matrix_bytes
 from optimizer.spec.linears import Linear, head_linears, layer_linears
@@ -25,12 +25,23 @@ def balanced_cut(model: ModelSpec, pp: int) -> tuple[int, ...]:
     """Layers of each stage so that the weights which the largest stage reads in a decode step are
     as few as can be: all of its layers', and the head's on the last stage. Of such cuts the one
     nearest to even; the even cut itself where it is one of them."""
+    return _balanced(*_weights(model), pp)
+
+
+def balancing(model: ModelSpec) -> Cut:
+    """balanced_cut of one model, its weights summed up once."""
+    layers, head = _weights(model)
+    return lambda _, pp: _balanced(layers, head, pp)
+
+
+def _weights(model: ModelSpec) -> tuple[tuple[int, ...], int]:
+    """Bytes of each layer, and of the head."""
     sizes = {
         name: sum(_bytes(linear, model) for linear in layer_linears(layer, model.hidden_size))
         for name, layer in model.layer_types.items()
     }
     head = sum(_bytes(linear, model) for linear in head_linears(model))
-    return _balanced(tuple(sizes[name] for name in model.layer_names), head, pp)
+    return tuple(sizes[name] for name in model.layer_names), head
 
 
 @cache
@@ -103,15 +114,16 @@ def price_best_cut(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
     """Every candidate priced, its layers on stages evenly, or balanced by bytes where that keeps a
     limit or gives more tokens/s."""
     found = price_rows(job, rows, layouts)
+    cut = balancing(job.model)
     uneven = [
         pp
         for pp in np.unique(layouts.pp).tolist()
-        if balanced_cut(job.model, pp) != even_stages(job.model, pp)
+        if cut(job.model, pp) != even_stages(job.model, pp)
     ]
     staged = np.flatnonzero(np.isin(layouts.pp[rows.layout], uneven))
     if not len(staged):
         return found
-    other = price_rows(job._replace(cut=balanced_cut), rows.take(staged), layouts)
+    other = price_rows(job._replace(cut=cut), rows.take(staged), layouts)
     better = _beats(other, found.take(staged))
     origin = np.arange(len(found))
     origin[staged[better]] = len(found) + np.flatnonzero(better)
@@ -129,7 +141,7 @@ def _beats(one: Candidates, other: Candidates) -> NDArray[np.bool_]:
 def settled(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
     """(the job with the cut that price_best_cut took of one row, the share of tokens/s that the
     even cut would lose; None where that breaks a limit)."""
-    balanced = job._replace(cut=balanced_cut)
+    balanced = job._replace(cut=balancing(job.model))
     even, other = (price_rows(each, rows, layouts) for each in (job, balanced))
     if not _beats(other, even)[0]:
         return job, 0.0
