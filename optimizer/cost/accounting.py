@@ -83,7 +83,7 @@ def _phase_table(
     counts = {name: names.count(name) for name in job.model.layer_types}
     counts |= {EMBEDDING: 1, HEAD: 1, BOUNDARY: int(layouts.pp[0]) - 1}
     found = []
-    for family in lower(job.model):
+    for family in lower(job.model, job.workload.engine):
         for operator in family.build({name: grid[name] for name in family.depends}):
             row = _row(job, family.part, counts[family.part], operator, len(steps))
             if row.count and any(row.seconds):
@@ -99,7 +99,7 @@ def _phase_table(
     for row in found:
         by_group[row.group] += row.count * row.seconds[0]
     first = {name: column[:1] for name, column in grid.items()}
-    parts = part_seconds(lower(job.model), first, job.device, job.constants)
+    parts = part_seconds(lower(job.model, job.workload.engine), first, job.device, job.constants)
     layers = {name: parts[name] for name in job.model.layer_types}
     slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD], job.cut)
     slowest = slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0)

@@ -27,6 +27,7 @@ class Constants(NamedTuple):
     fp8_efficiency: Column
     block_fp8_efficiency: Column
     narrow_columns: Column
+    narrow_read_columns: Column
     kernel_s: Column
     collective_s: Column
     collective_doubling_s: Column
@@ -35,6 +36,7 @@ class Constants(NamedTuple):
     sequence_s: Column
     prefill_work: Column
     first_wave: Column
+    bunching: Column
     lockstep: Column
     lockstep_tokens: Column
     ttft_base_s: Column

@@ -23,7 +23,7 @@ LINEAR = (memory, collective)  # pricers of sums: their operators need not be ke
 
 class Prior(NamedTuple):
     """Where a constant is expected and how far off, in logs, it may well be. A name of the form
-    engines.vllm.kernel_s or generations.blackwell.x is a factor over the common constant."""
+    engines.vllm.ttft_base_s or generations.blackwell.x is a factor over the common constant."""
 
     centre: float
     spread: float
@@ -39,15 +39,16 @@ PRIORS: Mapping[str, Prior] = {
     "fp8_efficiency": Prior(0.75, 0.25),
     "generations.blackwell.block_fp8_efficiency": Prior(0.70, 0.30),
     "narrow_columns": Prior(200.0, 0.50),
+    "narrow_read_columns": Prior(20.0, 0.50),
     "kernel_s": Prior(2.5e-6, 0.35),
-    "engines.vllm.kernel_s": Prior(1.0, 0.10),
     "collective_s": Prior(6e-6, 0.40),
     "collective_doubling_s": Prior(2e-6, 0.50),
     "ring_step_s": Prior(1.5e-6, 0.50),
     "link_efficiency": Prior(0.70, 0.20),
     "sequence_s": Prior(2e-5, 0.70),
     "prefill_work": Prior(0.90, 0.20),
-    "first_wave": Prior(0.08, 0.50),
+    "first_wave": Prior(0.05, 0.50),
+    "bunching": Prior(0.30, 0.50),
     "ttft_base_s": Prior(0.03, 0.50),
     "engines.vllm.ttft_base_s": Prior(1.0, 1.0),
     "engines.sglang.ttft_base_s": Prior(1.0, 1.0),
@@ -121,7 +122,7 @@ def _stacked(given: Sequence[Given], steps: Sequence[Columns]) -> Stacked:
     slots: dict[Pricer, list[list[tuple[int, Any]]]] = {}
     for index, (each, columns) in enumerate(zip(given, steps, strict=True)):
         names = each.model.layer_names
-        for family in lower(each.model):
+        for family in lower(each.model, each.engine):
             if family.part == BOUNDARY:
                 continue
             times = names.count(family.part) if family.part in each.model.layer_types else 1

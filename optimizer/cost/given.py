@@ -117,7 +117,7 @@ def price_given(given: Given, held: Residence, calibration: Calibration) -> Serv
     """TTFT, TPOT and request seconds of every run [n]."""
     running, waiting = running_and_waiting(given, held.running)
     constants = calibration.constants_of(given.engine, given.device.gpu.generation)
-    families, pp = lower(given.model), np.ones(len(running), dtype=np.int64)
+    families, pp = lower(given.model, given.engine), np.ones(len(running), dtype=np.int64)
     seconds = {
         phase: step_seconds(given.model, families, columns, pp, given.device, constants).total_s
         for phase, columns in steps(given, running).items()

@@ -27,9 +27,10 @@ def gemm(asked: Work, constants: Constants) -> Floats:
 
 
 def grouped_gemm(asked: Work, constants: Constants) -> Floats:
-    """Products of many experts: tiles of narrow shards are left half empty."""
+    """Products of many experts: narrow shards leave tiles half empty and read in short bursts."""
     flops = constants.grouped_gemm_efficiency / (1.0 + constants.narrow_columns / asked.side)
-    return _roofline(asked, constants, flops, constants.memory_efficiency)
+    memory = constants.memory_efficiency / (1.0 + constants.narrow_read_columns / asked.side)
+    return _roofline(asked, constants, flops, memory)
 
 
 def attention(asked: Work, constants: Constants) -> Floats:

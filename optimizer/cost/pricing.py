@@ -186,7 +186,8 @@ def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
     points = rows.take(chosen)
     columns = step_columns(job, points, layouts)[phase]
     pp, constants = layouts.pp[points.layout], job.constants
-    step = step_seconds(job.model, lower(job.model), columns, pp, job.device, constants, job.cut)
+    families = lower(job.model, job.workload.engine)
+    step = step_seconds(job.model, families, columns, pp, job.device, constants, job.cut)
     return Step(step.total_s[back], step.slowest_stage_s[back])
 
 

@@ -56,16 +56,19 @@ def serving_times(
     those that queue for it.
 
     In a closed loop every other request prefills once while one request decodes: prefill_work of
-    that is met as interruptions. A share first_wave of the others arrives with a request and is
-    served before it. Where prefills go first, short requests stay in step (lockstep, fading over
-    lockstep_tokens): they then wait for each other's prefills before the first token and not
-    between tokens. Left out: preemption.
+    that is met as interruptions. A request arrives in the middle of a step, behind others: a share
+    first_wave comes in the same instant (all clients begin at once, and a benchmark sends about ten
+    requests for each), and bunching x sqrt(others) by chance. Where prefills go first, short
+    requests stay in step (lockstep, fading over lockstep_tokens): they wait for each other's
+    prefills before the first token and not between tokens. Left out: preemption.
     """
     others = np.maximum(running - 1, 0)
     lockstep = constants.lockstep * np.exp(-output_len / constants.lockstep_tokens)
     met = constants.prefill_work * (1 - lockstep) * others / output_len
     tpot = decode_s + met * prefill.busy_s
-    queued = (constants.first_wave + lockstep) * others * prefill.busy_s
-    ttft = constants.ttft_base_s + prefill.first_s + decode_s + queued
+    ahead = (constants.first_wave + lockstep) * others + constants.bunching * np.sqrt(others)
+    ttft = constants.ttft_base_s + prefill.first_s + tpot / 2 + ahead * prefill.busy_s
     ttft = ttft + waiting * output_len * tpot
+    # The slowest stage is busy for every request's prefill: no request takes less than all of them.
+    ttft = np.maximum(ttft, running * prefill.busy_s - (output_len - 1) * tpot)
     return ServingTimes(ttft, tpot, ttft + (output_len - 1) * tpot)

@@ -1,4 +1,4 @@
-"""How many experts a step touches and how unevenly: statistics of tokens that pick at random."""
+"""How many experts a step touches, and the load of the hottest rank: statistics of routing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ def largest_normal(ranks: Floats) -> Floats:
 
 def touched_experts(ffn: MoeFfn, tokens: Floats, ep: Floats) -> Floats:
     """Experts of the rank that touches most, of ceil(experts / ep), that at least one of `tokens`
-    tokens picks: the binomial's mean, and its spread over ep ranks.
+    tokens picks: the mean, and its spread over ep ranks.
 
-    Every expert is taken to be picked equally often; skewed routing touches fewer.
+    Routers prefer some experts: popularity is taken as exponentially distributed, so that of
+    experts picked lambda times in the mean a share lambda / (1 + lambda) is touched (picked
+    evenly: 1 - e^-lambda).
     """
     held = np.ceil(ffn.num_experts / ep)
-    share = 1.0 - (1.0 - ffn.num_experts_per_token / ffn.num_experts) ** tokens
+    picked = -np.log1p(-ffn.num_experts_per_token / (ffn.num_experts + 1e-9)) * tokens
+    share = picked / (1.0 + picked)
     spread = largest_normal(ep) * np.sqrt(held * share * (1.0 - share))
     pairs = tokens * ffn.num_experts_per_token
     touched: Floats = np.minimum(np.minimum(held * share + spread, held), pairs)

@@ -18,6 +18,7 @@ from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
     Family,
+    Floats,
     Operator,
     collective,
     memory,
@@ -27,20 +28,24 @@ from optimizer.spec.formats import FORMATS
 from optimizer.spec.linears import Linear, ffn_linears
 from optimizer.spec.model import DenseFfn, LayerType, ModelSpec, MoeFfn
 
-# Kernels of a routed layer beside its products: norm, top-k and sort by expert; permute, activation
-# and weighted sum; and what rounds the experts' inputs twice, with a layout of the scales and
-# padded groups where these are 8-bit blocks.
+# Kernels of a routed layer: norm, top-k and sort by expert; permute, activation, weighted sum; of
+# each grouped product the offsets of its groups, its tiles, and itself; and what rounds the inputs
+# of both products, with a layout of the scales and padded groups where these are 8-bit blocks.
 ROUTING_KERNELS = 3.0
 MOVING_KERNELS = 3.0
+GROUPED_KERNELS = 3.0
 ROUNDING_KERNELS = {"fp8": 6.0, "fp4": 2.0}
+# SGLang's fused 8-bit experts round and move rows themselves, where every rank has all experts
+# (moe-runner-backend flashinfer_trtllm and its like).
+FUSING_ENGINE = "sglang"
 
 
-def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...]:
+def families(part: str, layer: LayerType, model: ModelSpec, engine: str) -> tuple[Family, ...]:
     """The operators of one FFN, dense or routed."""
     ffn = layer.ffn
     if isinstance(ffn, DenseFfn):
         return _dense(part, ffn, model)
-    return _moe(part, ffn, model)
+    return _moe(part, ffn, model, engine)
 
 
 def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
@@ -67,7 +72,7 @@ def _all_reduce(columns: Columns, hidden: int) -> Operator:
     )
 
 
-def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
+def _moe(part: str, ffn: MoeFfn, model: ModelSpec, engine: str) -> tuple[Family, ...]:
     hidden, precision = model.hidden_size, model.precision
     linears = tuple(ffn_linears(ffn, hidden))
     router = tuple(linear for linear in linears if linear.part == "router")
@@ -88,7 +93,7 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
         return (*routes, routing, *matmuls, activation)
 
     def routed(columns: Columns) -> tuple[Operator, ...]:
-        return _routed(linears, ffn, model, columns)
+        return _routed(linears, ffn, model, engine, columns)
 
     def exchange(columns: Columns) -> tuple[Operator, ...]:
         return _exchange(ffn, hidden, columns)
@@ -101,7 +106,7 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec) -> tuple[Family, ...]:
 
 
 def _routed(
-    linears: tuple[Linear, ...], ffn: MoeFfn, model: ModelSpec, columns: Columns
+    linears: tuple[Linear, ...], ffn: MoeFfn, model: ModelSpec, engine: str, columns: Columns
 ) -> tuple[Operator, ...]:
     """Products of the hottest expert rank over the experts that it touches, and what moves rows to
     and from them: 16-bit rows of all its pairs, whole on each of an expert's etp parts."""
@@ -124,6 +129,7 @@ def _routed(
                 flops=2.0 * rows * inputs * outputs,
                 bytes=touched * weights + ACTIVATION_BYTES * rows * (inputs + outputs),
                 format=kind,
+                kernels=GROUPED_KERNELS,
                 group_size=ep,
                 m=pairs,
                 n=outputs,
@@ -132,9 +138,11 @@ def _routed(
         )
     size = shards(ffn.intermediate_size, etp)
     moved = ACTIVATION_BYTES * pairs * (4 * model.hidden_size + 3 * size)
-    kernels = MOVING_KERNELS
+    kernels: Floats | float = MOVING_KERNELS
     if is_rounded(kind):
         kernels += ROUNDING_KERNELS[FORMATS[kind].compute]
+    if engine == FUSING_ENGINE and FORMATS[kind].compute == "fp8":
+        kernels = np.where(ep > 1, kernels, 1.0)
     return (*found, memory("expert_rows", "experts", moved, kernels))
 
 

@@ -22,8 +22,8 @@ SAMPLING_KERNELS = 6.0  # penalties, temperature, top-k and top-p, softmax, draw
 SAMPLED_BYTES = 12.0  # a logit: 16 bits read, 32 written, read again and its probability kept
 
 
-def lower(model: ModelSpec) -> tuple[Family, ...]:
-    """All operators of one forward step.
+def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
+    """All operators of one forward step, as the engine's kernels cut it.
 
     Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tokens
     (new tokens of one attention rank), sequences (of one attention rank), context (cached tokens
@@ -66,8 +66,10 @@ def lower(model: ModelSpec) -> tuple[Family, ...]:
     layers = tuple(
         family
         for name, layer in model.layer_types.items()
-        for build in (attention.families, ffn.families)
-        for family in build(name, layer, model)
+        for family in (
+            *attention.families(name, layer, model),
+            *ffn.families(name, layer, model, engine),
+        )
     )
     return (
         *layers,

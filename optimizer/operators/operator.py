@@ -50,7 +50,7 @@ class Operator:
     flops: Floats
     bytes: Floats
     format: Format = "bf16"
-    kernels: float = 1.0
+    kernels: Floats | float = 1.0
     m: Floats | float = 0.0
     n: Floats | float = 0.0
     k: Floats | float = 0.0
@@ -70,7 +70,7 @@ class Family:
     build: Callable[[Columns], tuple[Operator, ...]]
 
 
-def memory(name: str, group: str, moved_bytes: Floats, kernels: float = 1.0) -> Operator:
+def memory(name: str, group: str, moved_bytes: Floats, kernels: Floats | float = 1.0) -> Operator:
     """Element-wise work: so many bytes through HBM, arithmetic hidden behind them."""
     return Operator(
         name, group, "memory", flops=0.0 * moved_bytes, bytes=moved_bytes, kernels=kernels

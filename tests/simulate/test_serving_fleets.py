@@ -23,7 +23,8 @@ def test_a_disaggregated_fleet_does_as_predicted() -> None:
     assert {each.role for each in plan.deployments} == {"prefill", "decode"}
     found = summarize(serve(plan, asked_load(plan)))
     beside = found["beside_the_plan"]
-    assert abs(beside["ttft_s"]["difference"]) < 0.15
+    ttft = beside["ttft_s"]  # predicted for a closed loop, simulated under Poisson arrivals
+    assert ttft["low"] < ttft["simulated"] < ttft["high"]
     assert abs(beside["tpot_s"]["difference"]) < 0.15
     assert (found["finished"], found["lost"]) == (1000, 0)
 

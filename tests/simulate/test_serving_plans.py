@@ -234,7 +234,7 @@ def test_faults_are_read_by_name_or_by_count(plan: Plan) -> None:
         gpu_name("node1/gpu3", degraded, "--slow")
 
 
-TOLERANCE = {"tpot_s": 0.10, "tokens_per_s": 0.10, "ttft_s": 0.40, "latency_s": 0.01}
+TOLERANCE = {"tpot_s": 0.10, "tokens_per_s": 0.10, "latency_s": 0.01}
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
@@ -244,6 +244,9 @@ def test_predictions_of_golden_plans_are_confirmed(path: Path) -> None:
     assert beside.keys() & {"tpot_s", "latency_s"}
     for name in TOLERANCE.keys() & beside.keys():
         assert abs(beside[name]["difference"]) < TOLERANCE[name], (name, beside[name])
+    if "ttft_s" in beside:  # the queue before the first token is known no better than its interval
+        ttft = beside["ttft_s"]
+        assert ttft["low"] < ttft["simulated"] < ttft["high"], ttft
 
 
 def test_a_disaggregated_plan_runs_from_its_file(plan: Plan, tmp_path: Path) -> None:
