@@ -55,7 +55,6 @@ class Table:
     kind: Ints  # of each layout, into kinds
     lowered: Lowered
     activations: Activations
-    natural: Floats  # 1 where experts are chosen by the data
     limit: Floats  # bytes of the GPU
 
     def take(self, chosen: Ints) -> Table:
@@ -67,7 +66,6 @@ class Table:
             kind=self.kind[chosen],
             lowered=_taken(self.lowered, chosen),
             activations=self.activations.take(chosen),
-            natural=self.natural[chosen],
             limit=self.limit[chosen],
         )
 
@@ -78,9 +76,7 @@ class Table:
     def step_s(self, constants: dict[str, float]) -> Floats:
         """Predicted seconds of every layout."""
         rates = self.rates(constants)
-        imbalance = np.where(self.natural > 0, constants["imbalance"], 1.0)
-        lowered = replace(self.lowered, imbalance=imbalance)
-        return step_of(pieces_of(lowered, self.layouts, rates), self.layouts, rates).step_s
+        return step_of(pieces_of(self.lowered, self.layouts, rates), self.layouts, rates).step_s
 
     def memory(self, constants: dict[str, float]) -> Memory:
         """Predicted memory of every layout."""
@@ -133,7 +129,6 @@ def read_table(path: Path = DATA / "training.csv") -> Table:
         np.repeat(kind, sizes),
         stacked([lower(x.model, x.layouts, x.job) for x in facts]),
         _activations(facts, [alike[i] for i in kind]),
-        np.repeat([float(x.natural) for x in facts], sizes),
         np.repeat([float(x.pool.gpu.memory_bytes) for x in facts], sizes),
     )
 

@@ -9,7 +9,13 @@ from math import ceil
 
 from pydantic import ValidationError
 
-from optimizer.cost.training import MODULES, Job, Software, TrainingLayouts
+from optimizer.cost.training import (
+    MODULES,
+    Job,
+    Software,
+    TrainingLayouts,
+    load_training_calibration,
+)
 from optimizer.errors import OptimizerError
 from optimizer.evaluating_training.cells import (
     BITS,
@@ -23,6 +29,7 @@ from optimizer.evaluating_training.cells import (
 )
 from optimizer.evaluating_training.models import model_of
 from optimizer.evaluating_training.names import (
+    Family,
     Source,
     family_of,
     pool_of,
@@ -41,6 +48,7 @@ CHEAP = MODULES["mla_up_proj"] | MODULES["moe_act"] | MODULES["layernorm"]
 UNSTATED = (0, CHEAP, MODULES["full"])  # recomputation where a row says nothing
 STATED = {"gpus": "number of GPUs", "seq_len": "sequence length", "global_batch": "global batch"}
 LORA_SHARE = 0.01  # of the parameters
+DEEPSEEK_NODES = 4.0
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,26 @@ class Facts:
     job: Job
     global_batch: int
     gpus: int
-    natural: bool  # routed by the data, not by force evenly
     layouts: TrainingLayouts
     blank: tuple[str, ...]  # columns that were chosen
 
 
 def read_row(row: Row) -> Facts:
     """Facts of a row; OptimizerError says why there are none."""
-    family = family_of(text(row, "model"))
-    source = source_of(text(row, "source"))
-    precision, notes = precision_of(row), text(row, "notes")
-    software = software_of(
-        source, precision, text(row, "zero_or_dist_opt"), notes, text(row, "model")
-    )
-    tied = software.family == "megatron_2021" or family.line == "mpt"
+    name, notes = text(row, "model"), text(row, "notes")
+    family, source = family_of(name), source_of(text(row, "source"))
+    software = software_of(source, precision_of(row), text(row, "zero_or_dist_opt"), notes, name)
+    model = _model(row, software.family == "megatron_2021" or family.line == "mpt")
+    if family.unpriced:
+        raise OptimizerError(f"{family.unpriced}, shape not stated")
+    gpus = _stated(row, "gpus")
+    job = _job(row, model, family, source, software)
+    batch, pool = _stated(row, "global_batch"), pool_of(text(row, "gpu_type"))
+    blank, layouts = _layouts(row, model, source, software, pool)
+    return Facts(model, pool, software, source, job, batch, gpus, layouts, blank)
+
+
+def _model(row: Row, tied: bool) -> ModelSpec:
     try:
         model = model_of(row, tied)
     except ValidationError as error:
@@ -76,36 +90,22 @@ def read_row(row: Row) -> Facts:
         raise OptimizerError(f"{'.'.join(map(str, path))} {first['msg']}") from None
     if model is None:
         raise OptimizerError("no layers or hidden size")
-    if family.unpriced:
-        raise OptimizerError(f"{family.unpriced}, shape not stated")
-    gpus, length, batch = (
-        _stated(row, "gpus"),
+    return model
+
+
+def _job(row: Row, model: ModelSpec, family: Family, source: Source, software: Software) -> Job:
+    """MTP is trained unless the row says otherwise; experts are balanced unless it says that the
+    data route; DeepSeek-V3 sends a token to four nodes at most."""
+    notes = text(row, "notes")
+    without = "w/o mtp" in text(row, "model").lower() or source.source == "automodel"
+    natural = "natural routing" in notes
+    return Job(
         _stated(row, "seq_len"),
-        _stated(row, "global_batch"),
-    )
-    name = text(row, "model").lower()
-    mtp = model.mtp.num_layers if model.mtp else 0
-    if "w/o mtp" in name or "automodel" in source.source:
-        mtp = 0
-    job = Job(
-        length,
         flash=software.flash,
-        mtp_layers=mtp,
-        most_nodes=4.0 if family.preset == "deepseek-v3" else float("inf"),
+        mtp_layers=0 if without or model.mtp is None else model.mtp.num_layers,
+        imbalance=load_training_calibration().values()["imbalance"] if natural else 1.0,
+        most_nodes=DEEPSEEK_NODES if family.preset == "deepseek-v3" else float("inf"),
         trained=LORA_SHARE if "task=lora" in notes else 1.0,
-    )
-    blank, layouts = _layouts(row, model, source, software, pool_of(text(row, "gpu_type")))
-    return Facts(
-        model,
-        pool_of(text(row, "gpu_type")),
-        software,
-        source,
-        job,
-        batch,
-        gpus,
-        "natural routing" in notes and model.moe is not None,
-        layouts,
-        blank,
     )
 
 

@@ -72,8 +72,6 @@ def predicted(facts: Facts) -> dict[str, Any]:
     calibration = load_training_calibration()
     constants = calibration.values()
     job = facts.job
-    if facts.natural:
-        job = type(job)(**{**vars(job), "imbalance": constants["imbalance"]})
     rates = rates_of(constants, facts.pool, facts.software)
     priced = price(facts.model, facts.layouts, rates, job)
     limit = facts.pool.gpu.memory_bytes
