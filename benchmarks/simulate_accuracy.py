@@ -94,7 +94,7 @@ def replay(given: Given, at: int, cluster: Cluster) -> tuple[float, float, int]:
     """(TTFT, TPOT) in ms, means over the run's requests, and events."""
     deployment, job = deployment_of(given, at, cluster)
     engine, host = settings().engine(given.engine), settings().host
-    times = step_times(cluster, given.model, deployment, {}, 1.0)
+    times = step_times(cluster, given.model, deployment, {}, None)
     lengths = (int(given.columns["input_len"][at]), int(given.columns["output_len"][at]))
     clients = int(given.columns["concurrency"][at])
     spread = DRAWN_SPREAD if lengths in DRAWN else OTHER_SPREAD

@@ -17,6 +17,7 @@ from optimizer.simulate.faults import Death, Slow, gpu_name, read_deaths, read_s
 from optimizer.simulate.serving.arrivals import read_trace
 from optimizer.simulate.serving.asked import asked_load
 from optimizer.simulate.serving.serve import Conditions, serve
+from optimizer.simulate.serving.steps import table_skew
 from optimizer.simulate.serving.summary import summarize, summary_json
 
 GOLDEN = Path(__file__).resolve().parents[2] / "results" / "golden"
@@ -59,6 +60,14 @@ def test_skewed_experts_cost_time_where_experts_are_apart(plan: Plan) -> None:
     dense = load_plan(PIPELINE)
     asked["requests"] = 30
     assert _summary(dense, Conditions(skew=2.0), **asked) == _summary(dense, **asked)
+
+
+def test_a_skew_that_the_table_holds_already_changes_nothing() -> None:
+    """The cases of MoE models state no loads, so that their tables are even."""
+    plan = load_plan(DEEPSEEK)
+    assert table_skew(plan.model, plan.deployment) == pytest.approx(1.0)
+    asked = {"arrivals": "poisson", "rate": "4 req/s", "requests": 50}
+    assert _summary(plan, Conditions(skew=1.0), **asked) == _summary(plan, **asked)
 
 
 def test_a_dying_gpu_sends_its_requests_elsewhere(plan: Plan) -> None:

@@ -138,7 +138,6 @@ def _replicas(
             number, replica, stage = where[gpu]
             held = speeds[number, replica]
             held[stage] = min(speed, held.get(stage, 1.0))
-    skew = _relative_skew(plan, conditions.skew)
     engine, host = settings().engine(plan.workload.engine), settings().host
     found: dict[tuple[int, int], Replica] = {}
     known: dict[tuple[int, tuple[tuple[int, float], ...]], StepTimes] = {}
@@ -147,16 +146,12 @@ def _replicas(
             slow = speeds.get((number, replica), {})
             key = (number, tuple(sorted(slow.items())))
             if key not in known:
+                skew = conditions.skew
                 known[key] = step_times(plan.cluster, plan.model, deployment, slow, skew)
             found[number, replica] = replica_of(
                 len(found), plan.cluster, deployment, plan.workload, known[key], engine, host
             )
     return found, tuple(notes)
-
-
-def _relative_skew(plan: Plan, skew: float | None) -> float:
-    """The asked skew over the one that the operator table holds already."""
-    return 1.0 if skew is None else skew / (plan.workload.expert_imbalance or 1.0)
 
 
 def transfer_seconds(plan: Plan, tokens: int) -> float:

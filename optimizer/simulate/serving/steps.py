@@ -92,10 +92,11 @@ def step_times(
     model: ModelSpec,
     deployment: Deployment,
     speeds: Mapping[int, float],
-    skew: float,
+    skew: float | None,
 ) -> StepTimes:
     """`speeds` names stages that hold a slow GPU: its compute and memory operators take 1 / speed
-    as long, and all ranks of the stage wait for it in the next collective."""
+    as long, and all ranks of the stage wait for it in the next collective. `skew` is the load of
+    the hottest expert rank over the mean; None leaves what the table was made with."""
     tables: dict[str, StepTable] = {
         name: step_table(cluster, deployment, name) for name in deployment.phases
     }
@@ -115,8 +116,22 @@ def step_times(
     whole = {name: reduce(Phase.plus, (stage[name] for stage in stages)) for name in tables}
     first = deployment.phases.get("prefill")
     logits = first.grid[0].sequences if first is not None else 1.0
-    layout = deployment.layout
-    return StepTimes(whole, tuple(stages), layout.cp, skew if layout.ep > 1 else 1.0, logits)
+    relative = 1.0
+    if skew is not None and deployment.layout.ep > 1:
+        relative = skew / table_skew(model, deployment)
+    return StepTimes(whole, tuple(stages), deployment.layout.cp, relative, logits)
+
+
+def table_skew(model: ModelSpec, deployment: Deployment) -> float:
+    """The skew that a table was made with: pairs of token and expert of the hottest rank, which
+    its grouped products name as their rows, over the mean rank's."""
+    layout, moe = deployment.layout, model.moe
+    for table in deployment.phases.values():
+        for row in table.rows:
+            if row.kind == "grouped_gemm" and moe is not None:
+                tokens = table.grid[0].tokens * layout.dp * layout.cp
+                return row.m[0] * layout.ep / (tokens * moe.num_experts_per_token)
+    return 1.0
 
 
 def stage_runs(model: ModelSpec, deployment: Deployment) -> list[dict[str, int]]:
