@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from optimizer.plan import Plan, Plans
     from optimizer.spec.cluster import Cluster
     from optimizer.spec.model import ModelSpec
-    from optimizer.spec.workload import ForwardWorkload, ServingWorkload, Workload
+    from optimizer.spec.workload import (
+        ForwardWorkload,
+        ServingWorkload,
+        TrainingWorkload,
+        Workload,
+    )
 
 
 __all__ = [
@@ -21,6 +26,7 @@ __all__ = [
     "Plan",
     "Plans",
     "ServingWorkload",
+    "TrainingWorkload",
     "Workload",
     "__version__",
     "optimize",
@@ -33,6 +39,7 @@ _HOMES = {
     "Plan": "optimizer.plan",
     "Plans": "optimizer.plan",
     "ServingWorkload": "optimizer.spec.workload",
+    "TrainingWorkload": "optimizer.spec.workload",
     "Workload": "optimizer.spec.workload",
     "optimize": "optimizer.pipeline",
 }

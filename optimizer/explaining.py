@@ -15,10 +15,9 @@ from optimizer.search.choosing import choose
 from optimizer.search.objectives import Objective
 from optimizer.spec.cluster import Cluster, Link
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
+from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload, Workload
 from optimizer.units import gib, milliseconds
 
-Workload = ForwardWorkload | ServingWorkload
 FACTORS = tuple(2.0**power for power in range(-4, 5))  # of today's value, where there is one
 BISECTIONS = 6  # between two factors: to 1 % of the value
 
@@ -95,7 +94,7 @@ def why(
     if isinstance(strategy, ParallelLayout):
         layout, reading = strategy, f"{strategy.name} on {strategy.gpus} GPUs"
     else:
-        found = readings(cluster, model, strategy)
+        found = readings(cluster, model, strategy, workload)
         layout, reading = found[0].layout, reading_note(strategy, found)
     winner = optimize(cluster, model, workload, objective=objective, top=1).best
     named, broken = _named(cluster, model, workload, layout, objective)
@@ -109,7 +108,7 @@ def why(
 
 
 def _degrees(layout: ParallelLayout) -> ParallelLayout:
-    return layout.model_copy(update={"replicas": 1})
+    return layout.model_copy(update={"replicas": 1, "vp": 1, "edp": 1})
 
 
 def _named(
@@ -251,16 +250,16 @@ def settings(cluster: Cluster, workload: Workload) -> tuple[Setting, ...]:
         del found[1]
     if isinstance(workload, ForwardWorkload):
         found.append(_whole("batch", workload.batch, load("batch")))
-    else:
-        if workload.request_rate is None:
-            found.append(_whole("concurrency", workload.concurrency, load("concurrency")))
-    names = [name for name in ("ttft", "tpot", "latency") if hasattr(workload, name)]
-    starts = {"ttft": 1.0, "tpot": 0.03, "latency": 1.0}
+    elif isinstance(workload, ServingWorkload) and workload.request_rate is None:
+        found.append(_whole("concurrency", workload.concurrency, load("concurrency")))
+    starts = {"ttft": 1.0, "tpot": 0.03, "latency": 1.0, "step_time": 10.0}
+    names = [name for name in starts if hasattr(workload, name)]
     for name in names:
         stated: Limit | None = getattr(workload, name)
         today = stated.value_s if stated else None
         values = _around(today if today is not None else starts[name])
-        found.append(Setting(f"{name.upper()} limit", values, today, milliseconds, limit(name)))
+        title = f"{name.upper().replace('_', ' ')} limit"
+        found.append(Setting(title, values, today, milliseconds, limit(name)))
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ lower happens inside price, once for each choice of number formats.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ import numpy as np
 
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.parts import jobs_of, price_parts
-from optimizer.cost.pricing import Job
 from optimizer.cost.rows import Rows, expand
 from optimizer.errors import InfeasibleError
 from optimizer.layout import (
@@ -26,6 +25,7 @@ from optimizer.layout import (
     Space,
     divisibility_problems,
     enumerate_layouts,
+    enumerate_training_layouts,
     read_strategy,
 )
 from optimizer.layout.enumeration import spans_of
@@ -37,9 +37,12 @@ from optimizer.search.noting import notes_on
 from optimizer.search.objectives import Objective
 from optimizer.search.pareto import pareto_front
 from optimizer.search.robustness import matching_part, with_robustness
+from optimizer.search.training.assembling import assemble_training
+from optimizer.search.training.job import TrainingJob, training_jobs
+from optimizer.search.training.parts import training_parts
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import TrainingWorkload, Workload
 from optimizer.verify import Finding, verify_plan
 
 NO_LAYOUTS = Layouts(*(np.zeros(0, dtype=np.int64) for _ in range(7)))
@@ -48,7 +51,7 @@ NO_LAYOUTS = Layouts(*(np.zeros(0, dtype=np.int64) for _ in range(7)))
 class Priced(NamedTuple):
     """All candidates over pools and number formats; jobs[candidates.precision] priced a row."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[Any, ...]
     candidates: Candidates
     layouts: int
     divisibility: dict[str, int]
@@ -57,7 +60,7 @@ class Priced(NamedTuple):
 def optimize(
     cluster: Cluster,
     model: ModelSpec,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     *,
     objective: Objective = "throughput",
     top: int = 5,
@@ -74,14 +77,13 @@ def optimize(
     progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
-    hottest = imbalances(model, workload, [space.layouts for space in spaces])
-    jobs = jobs_of(cluster, model, workload, hottest)
-    price_all = partial(price_parts, jobs, spaces, replicas_of(cluster, model, strategy))
+    jobs = jobs_for(cluster, model, workload, spaces, strategy)
+    price_all = pricer(jobs, spaces, replicas_of(cluster, model, strategy), top)
     chosen = choose(cluster, price_all(confidence=confidence), objective, top)
     progress(f"placing the best of {chosen.account.candidates:,} candidates")
     notes = [*notes_on(cluster, chosen.left, chosen)]
     if strategy is not None:
-        notes = [reading_note(strategy, readings(cluster, model, strategy))]
+        notes = [reading_note(strategy, readings(cluster, model, strategy, workload))]
     plans = place_all(model, priced_from(jobs, spaces, chosen.left), chosen, notes)
     if confidence is not None:
         best = choose(cluster, price_all(), objective, 1).ranked[0]
@@ -102,14 +104,16 @@ def reading_note(strategy: str, found: Sequence[Reading]) -> str:
 def enumerate_spaces(
     cluster: Cluster,
     model: ModelSpec,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     strategy: str | None = None,
 ) -> list[Space]:
     """The layouts of each pool, or the one layout that a strategy names."""
     pools = range(len(cluster.pools))
     if strategy is None:
+        if isinstance(workload, TrainingWorkload):
+            return [enumerate_training_layouts(cluster, pool, model, workload) for pool in pools]
         return [enumerate_layouts(cluster, pool, model, workload) for pool in pools]
-    layout = readings(cluster, model, strategy)[0].layout
+    layout = readings(cluster, model, strategy, workload)[0].layout
     problems = divisibility_problems(layout, model, workload)
     live = cluster.num_live_gpus
     if layout.gpus > live:
@@ -119,9 +123,17 @@ def enumerate_spaces(
     return [space_of(cluster, pool, layout) for pool in pools]
 
 
-def readings(cluster: Cluster, model: ModelSpec, strategy: str) -> tuple[Reading, ...]:
-    """How a strategy's name may be read on this cluster, the reading that holds first."""
-    return read_strategy(strategy, cluster.num_live_gpus, model.moe is not None)
+def readings(
+    cluster: Cluster, model: ModelSpec, strategy: str, workload: Workload | None = None
+) -> tuple[Reading, ...]:
+    """How a strategy's name may be read on this cluster, the reading that holds first; training
+    counts replicas as data parallelism."""
+    experts = model.moe is not None
+    found = read_strategy(strategy, cluster.num_live_gpus, experts)
+    if not isinstance(workload, TrainingWorkload):
+        return found
+    folded = {each.layout.folded(experts): each for each in reversed(found)}
+    return tuple(replace(each, layout=layout) for layout, each in reversed(folded.items()))
 
 
 def space_of(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
@@ -131,19 +143,47 @@ def space_of(cluster: Cluster, pool: int, layout: ParallelLayout) -> Space:
     return Space(layouts, len(spans), {})
 
 
+def jobs_for(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: Workload,
+    spaces: Sequence[Space],
+    strategy: str | None = None,
+) -> tuple[Any, ...]:
+    """What prices: one job for each pool and each choice of number formats."""
+    if isinstance(workload, TrainingWorkload):
+        named = readings(cluster, model, strategy, workload)[0].layout if strategy else None
+        return training_jobs(cluster, model, workload, named.vp if named is not None else None)
+    hottest = imbalances(model, workload, [space.layouts for space in spaces])
+    return jobs_of(cluster, model, workload, hottest)
+
+
+def pricer(
+    jobs: Sequence[Any], spaces: Sequence[Space], replicas: int | None, top: int
+) -> Callable[..., Iterable[Candidates]]:
+    """The function that prices all candidates of these jobs, part by part."""
+    if isinstance(jobs[0], TrainingJob):
+        return partial(training_parts, jobs, spaces, top)
+    return partial(price_parts, jobs, spaces, replicas)
+
+
 def price(
     cluster: Cluster,
     model: ModelSpec,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     spaces: Sequence[Space],
     strategy: str | None = None,
     rows_of: Callable[..., Rows] = expand,
     confidence: float | None = None,
 ) -> Priced:
     """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
-    hottest = imbalances(model, workload, [space.layouts for space in spaces])
-    jobs = jobs_of(cluster, model, workload, hottest)
-    parts = price_parts(jobs, spaces, replicas_of(cluster, model, strategy), rows_of, confidence)
+    jobs = jobs_for(cluster, model, workload, spaces, strategy)
+    replicas = replicas_of(cluster, model, strategy)
+    parts: Iterable[Candidates]
+    if isinstance(jobs[0], TrainingJob):
+        parts = training_parts(jobs, spaces, 1)
+    else:
+        parts = price_parts(jobs, spaces, replicas, rows_of, confidence)
     return priced_from(jobs, spaces, Candidates.concatenate(list(parts)))
 
 
@@ -152,7 +192,7 @@ def replicas_of(cluster: Cluster, model: ModelSpec, strategy: str | None) -> int
     return readings(cluster, model, strategy)[0].layout.replicas if strategy else None
 
 
-def priced_from(jobs: tuple[Job, ...], spaces: Sequence[Space], candidates: Candidates) -> Priced:
+def priced_from(jobs: tuple[Any, ...], spaces: Sequence[Space], candidates: Candidates) -> Priced:
     """Candidates beside what they were enumerated from."""
     divisibility: Counter[str] = Counter()
     for space in spaces:
@@ -168,8 +208,9 @@ def place_all(model: ModelSpec, priced: Priced, chosen: Chosen, notes: Sequence[
         "layouts": priced.layouts,
         "divisibility": priced.divisibility,
     }
+    build = assemble_training if isinstance(priced.jobs[0], TrainingJob) else assemble
     plans = [
-        assemble(priced.jobs[int(ranked.candidate.precision[0])], ranked, rank, chosen, space)
+        build(priced.jobs[int(ranked.candidate.precision[0])], ranked, rank, chosen, space)
         for rank, ranked in enumerate(chosen.ranked, start=1)
     ]
     return Plans(tuple(_finished(plan, plans, notes) for plan in plans))
@@ -187,7 +228,7 @@ def verify(plans: Plans) -> list[Finding]:
 def claim_line(
     cluster: Cluster,
     model: ModelSpec,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     strategy: str,
     plans: Plans,
 ) -> str:
@@ -202,7 +243,9 @@ def claim_line(
         return f"claimed {strategy} cannot run: {'; '.join(error.reasons)}"
     rate = "tokens_per_s_per_gpu"
     more = best.predictions[rate].value / claimed.predictions[rate].value
-    latency = "latency_s" if "latency_s" in best.predictions else "request_s"
+    latency = next(
+        name for name in ("latency_s", "request_s", "step_s") if name in best.predictions
+    )
     faster = claimed.predictions[latency].value / best.predictions[latency].value
     return (
         f"claimed {strategy} ({claimed.name}): {best.name} gives {more:.2f} x its tokens/s and "

@@ -21,7 +21,7 @@ from optimizer.spec.files import read_document
 from optimizer.spec.presets import locate
 from optimizer.spec.reading import ModelInput, read_cluster, read_model, read_workload
 from optimizer.spec.wording import nearest
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload, TrainingWorkload
 
 
 def read_cases(sources: Sequence[str | Path]) -> list[Case]:
@@ -85,6 +85,9 @@ def _specs(
         workload = read_workload(document.under("workload") or found.workload)
     except SpecError as error:
         _attribute(draft, "model", error)
+    if isinstance(workload, TrainingWorkload):
+        draft.problem(("workload",), "trains; reports of inference are audited")
+        workload = None
     if cluster is None or found is None or workload is None:
         raise SpecError(*draft.problems)
     return cluster, found, workload

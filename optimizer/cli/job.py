@@ -27,6 +27,10 @@ WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("--expert-skew", {"type": float, "help": "The same as Zipf's exponent, 0 is even."}),
     ("--redundant-experts", {"type": int, "help": "Slots of a layer beyond one an expert."}),
+    ("--global-batch", {"type": int, "help": "Sequences of one training step."}),
+    ("--sequence-length", {"type": int, "help": "Tokens of each of them."}),
+    ("--micro-batch", {"type": int, "help": "Sequences of a micro-batch [searched]."}),
+    ("--step-time", {"help": 'Limit on one training step, "20s".'}),
     ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: the strictest."}),
 )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Column = NDArray[Any]
+
+
 @dataclass(frozen=True)
 class Candidates:
     """n candidates; latencies in seconds, rates in tokens a second of one replica.
 
     Serving fills ttft_s and tpot_s, latency_s is then the time of a whole request; a forward pass
     fills latency_s alone. `needs[name]` is what a limit bounds, `limits[name]` its bound [n].
+    `settled` counts rows of the same space that are not here: a bound of theirs breaks the named
+    limit, or is beaten in everything ("dominated") by rows that are.
     """
 
     pool: Ints
@@ -40,6 +46,7 @@ class Candidates:
     latency_s: Floats
     needs: Mapping[str, Floats]
     limits: Mapping[str, Floats]
+    settled: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -55,12 +62,51 @@ class Candidates:
             mask |= (~(self.needs[name] <= self.limits[name])).astype(np.int64) << bit
         return mask
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Candidates:
-        return _combined([self], lambda columns: _taken(columns[0], rows))
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        return self._combined([self], lambda columns: _taken(columns[0], rows), {})
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
-        return _combined(parts, _concatenated)
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        settled: Counter[str] = Counter()
+        for part in parts:
+            settled.update(part.settled)
+        return parts[0]._combined(parts, _concatenated, dict(settled))
+
+    @classmethod
+    def _combined(
+        cls,
+        parts: Sequence[Self],
+        combine: Callable[[Sequence[Column]], Column],
+        settled: Mapping[str, int],
+    ) -> Self:
+        """Each column of the parts combined; what shares a column shares it afterwards too."""
+        known: dict[tuple[int, ...], Column] = {}
+
+        def column_of(columns: Sequence[Column]) -> Column:
+            identity = tuple(id(column) for column in columns)
+            if identity not in known:
+                known[identity] = combine(columns)
+            return known[identity]
+
+        found: dict[str, Any] = {"settled": settled}
+        for each in fields(cls):
+            if each.name == "settled":
+                continue
+            values = [getattr(part, each.name) for part in parts]
+            if isinstance(values[0], Layouts):
+                found[each.name] = Layouts(
+                    **{
+                        degree.name: column_of([getattr(value, degree.name) for value in values])
+                        for degree in fields(Layouts)
+                    }
+                )
+            elif isinstance(values[0], Mapping):
+                found[each.name] = {
+                    name: column_of([value[name] for value in values]) for name in values[0]
+                }
+            else:
+                found[each.name] = column_of(values)
+        return cls(**found)
 
     def layout(self, row: int, replicas: int) -> ParallelLayout:
         return self.layouts.layout(row, replicas)
@@ -80,9 +126,6 @@ class Candidates:
         return pd.DataFrame({**columns, **slack})
 
 
-Column = NDArray[Any]
-
-
 def _taken(column: Column, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Column:
     if column.strides == (0,) and len(column):  # one value for all rows takes no memory
         many = int(rows.sum()) if rows.dtype == bool else len(rows)
@@ -97,34 +140,3 @@ def _concatenated(columns: Sequence[Column]) -> Column:
     if len(values) == 1 and all(column.strides == (0,) for column in filled):
         return np.broadcast_to(filled[0][0], (sum(map(len, filled)),))
     return np.concatenate(columns)
-
-
-def _combined(
-    parts: Sequence[Candidates], combine: Callable[[Sequence[Column]], Column]
-) -> Candidates:
-    """Each column of the parts combined; what shares a column shares it afterwards too."""
-    known: dict[tuple[int, ...], Column] = {}
-
-    def column_of(columns: Sequence[Column]) -> Column:
-        identity = tuple(id(column) for column in columns)
-        if identity not in known:
-            known[identity] = combine(columns)
-        return known[identity]
-
-    found: dict[str, object] = {}
-    for field in fields(Candidates):
-        values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], Layouts):
-            found[field.name] = Layouts(
-                **{
-                    degree.name: column_of([getattr(value, degree.name) for value in values])
-                    for degree in fields(Layouts)
-                }
-            )
-        elif isinstance(values[0], Mapping):
-            found[field.name] = {
-                name: column_of([value[name] for value in values]) for name in values[0]
-            }
-        else:
-            found[field.name] = column_of(values)
-    return Candidates(**found)  # type: ignore[arg-type]

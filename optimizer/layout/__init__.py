@@ -4,6 +4,7 @@ from optimizer.layout.degrees import DEGREES, Ints, Layouts, ParallelLayout
 from optimizer.layout.enumeration import Space, enumerate_layouts
 from optimizer.layout.names import Reading, read_strategy
 from optimizer.layout.rules import divisibility_problems
+from optimizer.layout.training import enumerate_training_layouts
 
 __all__ = [
     "DEGREES",
@@ -14,5 +15,6 @@ __all__ = [
     "Space",
     "divisibility_problems",
     "enumerate_layouts",
+    "enumerate_training_layouts",
     "read_strategy",
 ]

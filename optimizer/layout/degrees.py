@@ -58,6 +58,13 @@ class ParallelLayout(Frozen):
             shown.append(f"x{self.replicas}")
         return "-".join(shown)
 
+    def folded(self, has_experts: bool) -> ParallelLayout:
+        """The same GPUs with replicas as data parallelism inside the stages, as training has it."""
+        dp = self.dp * self.replicas
+        routed = self.ep * self.etp
+        edp = self.tp * self.cp * dp // routed if has_experts else 1
+        return self.model_copy(update={"dp": dp, "edp": max(1, edp), "replicas": 1})
+
     def problems(self, has_experts: bool) -> list[str]:
         """Why the two grids do not cover the same GPUs; empty when they do, or there are no experts
         and the second grid is empty."""

@@ -29,7 +29,7 @@ class Space:
     removed: dict[str, int]
 
 
-def _admitted(limit: int, rules: Iterable[Rule], removed: dict[str, int], axis: str) -> list[int]:
+def admitted(limit: int, rules: Iterable[Rule], removed: dict[str, int], axis: str) -> list[int]:
     admitted = []
     for degree in range(1, limit + 1):
         broken = [what for what, holds in rules if not holds(degree)]
@@ -55,11 +55,24 @@ def spans_of(width: int, tp: int, cp: int, sizes: tuple[int, ...]) -> list[int]:
     if len(set(sizes)) == 1 and (largest % width == 0 or filled):
         return [min(width, largest)]
     offers = {size for size in sizes if size <= width}
-    offers |= {-(-width // count) for count in range(1, width + 1)}
+    fewest = -(-width // largest)  # fewer pieces would not fit the largest domain
+    offers |= {-(-width // count) for count in range(fewest, width + 1)}
     return sorted(
         offer
         for offer in offers
         if offer <= largest and offer % grain == 0 and (width % offer) % grain == 0
+    )
+
+
+def most_heads(model: ModelSpec) -> int:
+    """Heads of the attention that has most: tensor parallelism goes no further."""
+    return max(
+        (
+            layer.attention.num_heads
+            if isinstance(layer.attention, GroupedQueryAttention | LatentAttention)
+            else layer.attention.num_value_heads
+        )
+        for layer in model.layer_types.values()
     )
 
 
@@ -69,23 +82,16 @@ def enumerate_layouts(
     """All layouts of one replica in one pool, divisible and no larger than the pool."""
     sizes, num_gpus = tuple(cluster.live_sizes[pool]), cluster.live_gpus(pool)
     removed: dict[str, int] = {}
-    heads = max(
-        (
-            layer.attention.num_heads
-            if isinstance(layer.attention, GroupedQueryAttention | LatentAttention)
-            else layer.attention.num_value_heads
-        )
-        for layer in model.layer_types.values()
-    )
-    tps = _admitted(min(num_gpus, heads), tp_rules(model), removed, "tp")
-    cps = _admitted(min(num_gpus, workload.max_context_parallel), cp_rules(workload), removed, "cp")
+    heads = most_heads(model)
+    tps = admitted(min(num_gpus, heads), tp_rules(model), removed, "tp")
+    cps = admitted(min(num_gpus, workload.max_context_parallel), cp_rules(workload), removed, "cp")
     eps = etps = [1]
     if (experts := model.moe) is not None:
         redundant = workload.redundant_experts
         most = min(num_gpus, experts.num_experts + redundant)
-        eps = _admitted(most, ep_rules(model, workload.engine, redundant), removed, "ep")
+        eps = admitted(most, ep_rules(model, workload.engine, redundant), removed, "ep")
         most = min(num_gpus, experts.intermediate_size)
-        etps = _admitted(most, etp_rules(model), removed, "etp")
+        etps = admitted(most, etp_rules(model), removed, "etp")
     grid = _grid(eps, etps, tps, cps, num_gpus, experts is not None)
     enumerated = len(grid)
     covers = (grid.dp > 0) & (grid.width <= num_gpus)
@@ -96,7 +102,7 @@ def enumerate_layouts(
             able = ~rule.breaks(grid)
             _remove(removed, f"what {workload.engine} can express", able)
             grid = grid.take(able)
-    grid = _laid(grid, sizes)
+    grid = laid(grid, sizes)
     stages = np.arange(1, min(model.num_layers, num_gpus) + 1, dtype=np.int64)
     stage_index, row_index = np.nonzero(stages[:, None] * grid.width[None, :] <= num_gpus)
     layouts = replace(grid.take(row_index), pp=stages[stage_index])
@@ -122,7 +128,7 @@ def _remove(removed: dict[str, int], rule: str, stays: NDArray[np.bool_]) -> Non
         removed[rule] = removed.get(rule, 0) + int((~stays).sum())
 
 
-def _laid(grid: Layouts, sizes: tuple[int, ...]) -> Layouts:
+def laid(grid: Layouts, sizes: tuple[int, ...]) -> Layouts:
     """Each stage in every way that it may lie in domains of these sizes."""
     known: dict[tuple[int, int, int], list[int]] = {}
     rows: list[int] = []

@@ -31,14 +31,18 @@ from optimizer.plan.files import (
     write_plan,
 )
 from optimizer.plan.ranked import Front, Plans, summary
+from optimizer.plan.training import ChunkWork, Joint, LayerWork, StepCollective, Training
 
 __all__ = [
     "SCHEMA_VERSION",
     "Balance",
     "Batch",
+    "ChunkWork",
     "Deployment",
     "Front",
     "GridPoint",
+    "Joint",
+    "LayerWork",
     "LimitSlack",
     "Memory",
     "OperatorRow",
@@ -54,6 +58,8 @@ __all__ = [
     "RunnerUp",
     "Source",
     "StageMemory",
+    "StepCollective",
+    "Training",
     "content_hash",
     "explanation",
     "load_plan",

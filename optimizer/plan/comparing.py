@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from optimizer.plan.document import PhaseTable, Plan, RunnerUp
+from optimizer.plan.training import Training
 from optimizer.units import gib, milliseconds
 
 
@@ -63,6 +64,19 @@ def _table(plan: Plan, phase: str) -> PhaseTable | None:
     return next((t for name, t in plan.deployment.phases.items() if name == phase), None)
 
 
+def step_terms(loser: Training, winner: Training) -> list[Term]:
+    """What the seconds of a training step go to; they sum to the step."""
+    here, other = loser.step_seconds, winner.step_seconds
+    names = dict.fromkeys([*here, *other])
+    return [Term(name, here.get(name, 0.0), other.get(name, 0.0), "s") for name in names]
+
+
+def _unit(prediction: str) -> str:
+    if prediction.endswith("bytes"):
+        return "B"
+    return "/s" if "per_s" in prediction else "" if prediction == "mfu" else "s"
+
+
 def terms(loser: Plan, winner: Plan) -> dict[str, list[Term]]:
     """All in which two plans may differ: steps by group, predictions, memory, batch, GPUs."""
     mine, theirs = loser.deployment, winner.deployment
@@ -70,13 +84,10 @@ def terms(loser: Plan, winner: Plan) -> dict[str, list[Term]]:
         f"{phase} step": phase_terms(loser, winner, phase)
         for phase in dict.fromkeys([*mine.phases, *theirs.phases])
     }
+    if mine.training is not None and theirs.training is not None:
+        found["training step"] = step_terms(mine.training, theirs.training)
     found["predictions"] = [
-        Term(
-            name,
-            prediction.value,
-            winner.predictions[name].value,
-            "B" if name.endswith("bytes") else "/s" if "per_s" in name else "s",
-        )
+        Term(name, prediction.value, winner.predictions[name].value, _unit(name))
         for name, prediction in loser.predictions.items()
         if name in winner.predictions
     ]
@@ -124,7 +135,9 @@ def headline(loser: Plan, winner: Plan) -> str:
                 f"{winner.deployment.gpus}"
             )
         name, words = broken.get(criterion, ("", ""))
-        name = "latency_s" if name == "request_s" and name not in loser.predictions else name
+        if name == "request_s":
+            names = (name, "latency_s", "step_s")
+            name = next(each for each in names if each in loser.predictions)
         if name and loser.predictions[name].value != winner.predictions[name].value:
             return f"equal in {mine.objective}; {words}"
     return f"equal in {mine.objective} and all else; later in canonical order"
@@ -139,6 +152,12 @@ def why_it_lost(loser: Plan, winner: Plan) -> str:
         for term in phase_terms(loser, winner, phase)
         if term.here > term.other
     ]
+    if loser.deployment.training is not None and winner.deployment.training is not None:
+        slower = [
+            (term.what, term)
+            for term in step_terms(loser.deployment.training, winner.deployment.training)
+            if term.here > term.other
+        ]
     for what, term in sorted(slower, key=lambda pair: pair[1].other - pair[1].here)[:2]:
         reasons.append(f"{what} {milliseconds(term.here)} against {milliseconds(term.other)}")
     idle = loser.deployment.balance.idle_gpus

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from optimizer.layout import ParallelLayout
+from optimizer.plan.numbers import Number
+from optimizer.plan.training import Training
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption, Frozen
 from optimizer.spec.model import ModelSpec, Precision
@@ -18,7 +20,10 @@ from optimizer.spec.workload import Workload
 
 SCHEMA_VERSION = "1.0"
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+
+def _is_none(value: object) -> bool:
+    """Whether a field that few plans have is left out of the others' bytes."""
+    return value is None
 
 
 class Prediction(Frozen):
@@ -55,6 +60,7 @@ class RankPart(Frozen):
     dp: int
     ep: int
     etp: int
+    edp: int | None = Field(default=None, exclude_if=_is_none)  # training: copies of its experts
     layers: str
     heads: str
     kv_heads: str
@@ -68,13 +74,14 @@ class Placement(Frozen):
     """Which rank holds what, and on which GPU it lies.
 
     rank_gpu[replica][rank] names the GPU of a rank; stage_layers[s] is (first, one past the last)
-    layer of stage s; `span` GPUs of a stage share a domain. Groups list ranks of one replica.
+    layer of stage s, or of chunk s where stages are interleaved (stage = s % pp); `span` GPUs of a
+    stage share a domain. Groups list ranks of one replica.
     """
 
     span: int
     stage_layers: tuple[tuple[int, int], ...]
     ranks: tuple[RankPart, ...]
-    groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "pp"], tuple[tuple[int, ...], ...]]
+    groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "edp", "pp"], tuple[tuple[int, ...], ...]]
     rank_gpu: tuple[tuple[str, ...], ...]
     idle_gpus: tuple[str, ...]
     expert_slots: tuple[tuple[int, ...], ...] | None = None
@@ -172,6 +179,7 @@ class Deployment(Frozen):
     memory: Memory
     phases: dict[Literal["prefill", "decode"], PhaseTable]
     balance: Balance
+    training: Training | None = Field(default=None, exclude_if=_is_none)
 
 
 class LimitSlack(Frozen):

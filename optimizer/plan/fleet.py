@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from optimizer.plan.document import Number, Plan
+from optimizer.plan.document import Plan
 from optimizer.plan.files import content_hash
+from optimizer.plan.numbers import Number
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.fleet import Mode, Role
 from optimizer.spec.frozen import Frozen

@@ -61,7 +61,8 @@ def with_limit(job: Job, name: str, factor: float) -> Change:
         update={name: old.model_copy(update={"value_s": value_s})},
     )
     of = "" if old.statistic == "mean" else f" ({old.statistic})"
-    text = f"{name.upper()} limit {milliseconds(old.value_s)} -> {milliseconds(value_s)}{of}"
+    words = name.upper().replace("_", " ")
+    text = f"{words} limit {milliseconds(old.value_s)} -> {milliseconds(value_s)}{of}"
     cost = cost_of(name, value_s / old.value_s)
     return Change(name, name, text, cost, job._replace(workload=workload))
 
@@ -169,7 +170,7 @@ def with_layout(job: Job, old: ParallelLayout, new: ParallelLayout) -> Change:
     """The judged strategy with other degrees; each that changes is one flag."""
     pairs = [
         (name, getattr(old, name), getattr(new, name))
-        for name in ("pp", "tp", "cp", "dp", "ep", "etp", "replicas")
+        for name in ("pp", "vp", "tp", "cp", "dp", "ep", "etp", "replicas")
     ]
     moved = [(name, before, after) for name, before, after in pairs if before != after]
     text = ", ".join(f"{name} {before} -> {after}" for name, before, after in moved)

@@ -9,7 +9,7 @@ from optimizer.plan import Plans
 from optimizer.search.objectives import Objective
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import Workload
 
 
 class Job(NamedTuple):
@@ -17,19 +17,19 @@ class Job(NamedTuple):
 
     cluster: Cluster
     model: ModelSpec
-    workload: ForwardWorkload | ServingWorkload
+    workload: Workload
     strategy: str | None = None
     objective: Objective = "throughput"
     confidence: float | None = None
 
-    def plan(self) -> Plans:
-        """The best plan, down the whole line."""
+    def plan(self, top: int = 1) -> Plans:
+        """The best plans, down the whole line."""
         return optimize(
             self.cluster,
             self.model,
             self.workload,
             objective=self.objective,
-            top=1,
+            top=top,
             strategy=self.strategy,
             confidence=self.confidence,
         )

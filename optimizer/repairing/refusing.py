@@ -10,15 +10,18 @@ from optimizer import pipeline
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.rows import expand
 from optimizer.errors import InfeasibleError
-from optimizer.layout import divisibility_problems
+from optimizer.layout import ParallelLayout, divisibility_problems
 from optimizer.pipeline import reading_note, readings
 from optimizer.plan import Plan
 from optimizer.repairing.changes import Change
 from optimizer.repairing.job import Job
 from optimizer.repairing.outlook import few_rows, outlook, where
 from optimizer.repairing.proposals import Proposal, cost_of_all, proposals
+from optimizer.repairing.training import training_proposals
 from optimizer.search.choosing import nearest_row
 from optimizer.search.conflicts import Conflict, conflicts
+from optimizer.search.room import with_room
+from optimizer.spec.workload import TrainingWorkload
 
 MOST_REPAIRS = 6
 MOST_TRIED = 10  # proposals that go down the whole line, those that fail there counted
@@ -70,10 +73,12 @@ def refuse(job: Job, progress: Callable[[str], None] = lambda step: None) -> Ref
     """Why a job has no plan, and the cheapest changes that give it one."""
     asked, judged, reading, problems = job, None, None, list[str]()
     if job.strategy is not None:
-        found = readings(job.cluster, job.model, job.strategy)
+        found = readings(job.cluster, job.model, job.strategy, job.workload)
         judged, reading = found[0].layout, reading_note(job.strategy, found)
         problems = divisibility_problems(judged, job.model, job.workload)
         job = job._replace(strategy=f"canonical:{judged.name}")
+    if isinstance(job.workload, TrainingWorkload):
+        return _refuse_training(asked, job, judged, reading, problems, progress)
     seen = None
     progress("finding the limits in conflict")
     if not problems:
@@ -90,6 +95,34 @@ def refuse(job: Job, progress: Callable[[str], None] = lambda step: None) -> Ref
         reading=reading,
         problems=tuple(problems),
         conflicts=conflicts(seen.wide.candidates, partial(where, seen.wide)) if seen else (),
+        repairs=tuple(each for each in proven if isinstance(each, Repair)),
+        unproven=tuple(each for each in proven if isinstance(each, str)),
+    )
+
+
+def _refuse_training(
+    asked: Job,
+    job: Job,
+    judged: ParallelLayout | None,
+    reading: str | None,
+    problems: Sequence[str],
+    progress: Callable[[str], None],
+) -> Refusal:
+    """As refuse does, with the changes that training knows; each is tried down the line."""
+    candidates = None
+    if judged is not None and judged.gpus > job.cluster.num_live_gpus:
+        problems = (*problems, f"GPUs: {judged.gpus} needed, {job.cluster.num_live_gpus} there")
+    if not problems:
+        spaces = pipeline.enumerate_spaces(job.cluster, job.model, job.workload, job.strategy)
+        priced = pipeline.price(job.cluster, job.model, job.workload, spaces, job.strategy)
+        candidates = with_room(job.cluster, priced.candidates)
+    progress("proving the cheapest changes")
+    proven = list(_prove(training_proposals(job, judged), candidates))
+    return Refusal(
+        job=asked,
+        reading=reading,
+        problems=tuple(problems),
+        conflicts=conflicts(candidates) if candidates is not None else (),
         repairs=tuple(each for each in proven if isinstance(each, Repair)),
         unproven=tuple(each for each in proven if isinstance(each, str)),
     )

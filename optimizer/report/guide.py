@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optimizer.plan import Deployment, Plan, Plans
-from optimizer.report.table import assumption_lines, memory_lines, plan_table, proof_line
+from optimizer.export.megatron import beyond_megatron, chunk_letters, megatron_arguments
+from optimizer.plan import Deployment, Plan, Plans, Training
+from optimizer.report.table import (
+    assumption_lines,
+    memory_lines,
+    plan_table,
+    proof_line,
+    recompute_text,
+)
 from optimizer.units import gib, milliseconds
 
 SHOWN_REPLICAS = 4
@@ -18,6 +25,7 @@ def guide(plans: Plans) -> str:
         f"# {plan.model.name} on {plan.cluster.name}: {plan.name}",
         _figures(plan),
         *(_deployment(deployment) for deployment in plan.deployments),
+        *([_launch(plan)] if plan.deployment.training is not None else []),
         _watch(plan),
         "## Ranked plans\n\n```\n" + plan_table(plans) + "\n```\n\n" + proof_line(plan),
         "## Assumptions\n\n```\n" + assumption_lines(plan) + "\n```",
@@ -40,6 +48,8 @@ def _figures(plan: Plan) -> str:
 def _shower(name: str) -> Callable[[float], str]:
     if name.endswith("_bytes"):
         return gib
+    if name == "mfu":
+        return lambda value: f"{value:.1%}"
     if "per_s" in name:
         return lambda value: f"{value:,.4g}"
     return milliseconds
@@ -49,20 +59,28 @@ def _deployment(deployment: Deployment) -> str:
     layout, batch, placement = deployment.layout, deployment.batch, deployment.placement
     degrees = ", ".join(
         f"{name} {getattr(layout, name)}"
-        for name in ("replicas", "pp", "tp", "cp", "dp", "ep", "etp")
+        for name in ("replicas", "pp", "vp", "tp", "cp", "dp", "ep", "etp", "edp")
+        if name not in ("vp", "edp") or deployment.training is not None
     )
     lines = [
         f"## Deployment: {deployment.name} on pool {deployment.pool}",
         f"- degrees: {degrees}; {deployment.gpus} GPUs, {len(placement.idle_gpus)} idle",
-        f"- of each attention rank: {batch.sequences_per_rank} sequences at once"
-        + (f", prefill chunks of {batch.prefill_chunk} tokens" if batch.prefill_chunk else "")
-        + (f", {batch.micro_batches} micro-batches" if layout.pp > 1 else ""),
-        f"- requests at once: {batch.concurrency:,.0f} in all",
     ]
+    if deployment.training is None:
+        lines += [
+            f"- of each attention rank: {batch.sequences_per_rank} sequences at once"
+            + (f", prefill chunks of {batch.prefill_chunk} tokens" if batch.prefill_chunk else "")
+            + (f", {batch.micro_batches} micro-batches" if layout.pp > 1 else ""),
+            f"- requests at once: {batch.concurrency:,.0f} in all",
+        ]
+    else:
+        lines += _step(deployment.training)
     lines += ["", "| stage | layers | ranks of a replica |", "|---|---|---|"]
-    for stage, (first, end) in enumerate(placement.stage_layers):
+    for stage in range(layout.pp):
+        chunks = placement.stage_layers[stage :: layout.pp]
+        held = ", ".join(f"{first}-{end - 1}" for first, end in chunks if end > first)
         start = stage * layout.width
-        lines.append(f"| {stage} | {first}-{end - 1} | {start}-{start + layout.width - 1} |")
+        lines.append(f"| {stage} | {held} | {start}-{start + layout.width - 1} |")
     lines += ["", "| rank | stage | tp | dp | layers | heads | experts | GPU by replica |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for rank in placement.ranks:
@@ -73,6 +91,26 @@ def _deployment(deployment: Deployment) -> str:
             f"{rank.heads or rank.linear_heads} | {rank.experts or '-'} | "
             f"{', '.join(gpus[:SHOWN_REPLICAS])}{more} |"
         )
+    return "\n".join(lines)
+
+
+def _step(training: Training) -> list[str]:
+    """What one step runs."""
+    return [
+        f"- {training.schedule}: {training.micro_batches} micro-batches of "
+        f"{training.micro_batch} sequences; blocks by chunk: {chunk_letters(training)}",
+        f"- sharding: {training.sharding} over {training.shard_ranks}; optimizer "
+        f"{training.optimizer}; products in {training.compute}",
+        f"- recompute: {recompute_text(training)}",
+    ]
+
+
+def _launch(plan: Plan) -> str:
+    """Megatron-LM's arguments of a training plan."""
+    lines = ["## Launch with Megatron-LM", "", "```", *megatron_arguments(plan), "```"]
+    beyond = beyond_megatron(plan.deployment)
+    if beyond:
+        lines += ["", "What these arguments do not say:", "", *(f"- {each}" for each in beyond)]
     return "\n".join(lines)
 
 

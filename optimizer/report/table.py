@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
-from optimizer.plan import Plan, Plans, Robustness
+from optimizer.plan import Joint, Plan, Plans, Robustness, Training
 from optimizer.units import gib, milliseconds
 
 
@@ -24,30 +26,41 @@ def tightest(plan: Plan) -> str:
     return f"{nearest.name} ({nearest.need / nearest.limit:.0%})"
 
 
+TIMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency", "step_s": "step"}
+
+
 def plan_table(plans: Plans) -> str:
     """The ranked plans."""
-    serving = "ttft_s" in plans.best.predictions
-    head = ["rank", "plan", "GPUs", "at once"]
-    head += ["TTFT", "TPOT"] if serving else ["latency"]
-    head += ["tokens/s/GPU", "memory", "limited by"]
+    shown = {name: word for name, word in TIMES.items() if name in plans.best.predictions}
+    trains = "step_s" in shown
+    head = ["rank", "plan", "GPUs", "micro-batches" if trains else "at once", *shown.values()]
+    head += ["tokens/s/GPU", *(["MFU"] if trains else []), "memory", "limited by"]
     rows = [head]
     for plan in plans.plans:
         value = {name: prediction.value for name, prediction in plan.predictions.items()}
-        times = ["ttft_s", "tpot_s"] if serving else ["latency_s"]
         memory = plan.deployment.memory
         rows.append(
             [
                 str(plan.rank),
                 plan.name,
                 str(sum(deployment.gpus for deployment in plan.deployments)),
-                f"{plan.deployment.batch.concurrency:,.0f}",
-                *(milliseconds(value[name]) for name in times),
+                at_once(plan),
+                *(milliseconds(value[name]) for name in shown),
                 f"{value['tokens_per_s_per_gpu']:,.0f}",
+                *([f"{value['mfu']:.1%}"] if trains else []),
                 f"{gib(memory.fullest_bytes)} of {gib(memory.gpu_bytes)}",
                 tightest(plan),
             ]
         )
     return "\n".join(aligned(rows))
+
+
+def at_once(plan: Plan) -> str:
+    """Requests in flight; of training its micro-batches: "64 x 3 sequences"."""
+    training = plan.deployment.training
+    if training is None:
+        return f"{plan.deployment.batch.concurrency:,.0f}"
+    return f"{training.micro_batches:,} x {training.micro_batch}"
 
 
 def memory_lines(plan: Plan) -> str:
@@ -70,6 +83,52 @@ def proof_line(plan: Plan) -> str:
         f"{proof.candidates:,} candidates of {proof.layouts:,} layouts: {proof.infeasible:,} broke "
         f"a limit{f' ({broken})' if broken else ''}, {proof.dominated:,} dominated, "
         f"{proof.given:,} given to the solver"
+    )
+
+
+def training_lines(plan: Plan, training: Training) -> str:
+    """How the best plan's step runs and what its seconds go to."""
+    layout = plan.deployment.layout
+    parallel = ", sequence parallelism" if training.sequence_parallel else ""
+    over = f" over {training.shard_ranks}" if training.shard_ranks > 1 else ""
+    rows = [
+        ["a step", milliseconds(plan.predictions["step_s"].value)],
+        ["  schedule", f"{training.schedule}, pp {layout.pp}, vp {layout.vp}{parallel}"],
+        ["  micro-batches", f"{training.micro_batches} of {training.micro_batch} sequences"],
+        ["  sharding", f"{training.sharding}{over}, {training.optimizer}, {training.compute}"],
+        ["  recompute", recompute_text(training)],
+        ["  layers by chunk", chunk_text(plan)],
+        *(
+            [f"  {name}", milliseconds(seconds)]
+            for name, seconds in training.step_seconds.items()
+            if seconds
+        ),
+    ]
+    if training.joint is not None:
+        rows.append(["  layers and recompute", joint_text(training.joint)])
+    return "\n".join(aligned(rows))
+
+
+def recompute_text(training: Training) -> str:
+    """Layers by what they recompute: "none" or "mlp x 12, none x 84"."""
+    counts = Counter(training.recompute)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{mode} x {many}" for mode, many in sorted(counts.items()))
+
+
+def chunk_text(plan: Plan) -> str:
+    """Layers of the chunks in order, runs folded: "5 x 2, 6"."""
+    sizes = [stop - first for first, stop in plan.deployment.placement.stage_layers]
+    runs = [(size, len(list(group))) for size, group in groupby(sizes)]
+    return ", ".join(f"{many} x {size}" if many > 1 else str(size) for size, many in runs)
+
+
+def joint_text(joint: Joint) -> str:
+    """What the joint model of layers and recomputation proved."""
+    return (
+        f"{joint.status}: of {joint.within_reach:,} choices within reach {joint.bounded:,} were "
+        f"beaten by a bound, {joint.solved:,} solved, {joint.better:,} better"
     )
 
 
@@ -100,6 +159,8 @@ def summary_text(plans: Plans) -> str:
     best = plans.best
     lost = [f"  {other.rank}. {other.name}: {other.why}" for other in best.others]
     parts = [plan_table(plans), memory_lines(best), proof_line(best)]
+    if best.deployment.training is not None:
+        parts.insert(1, training_lines(best, best.deployment.training))
     if lost:
         parts.append("\n".join(["why the others lost:", *lost]))
     if best.robustness is not None:

@@ -35,7 +35,7 @@ from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption
 from optimizer.spec.linears import moe_layers
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import ForwardWorkload, Workload
 from optimizer.version import __version__
 
 
@@ -82,8 +82,8 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
         workload=job.workload,
         deployments=(deployment,),
         predictions=_predictions(job, ranked),
-        limits=tuple(_limits(candidate, layout.gpus)),
-        proof=_proof(ranked, chosen, space),
+        limits=tuple(limits_of(candidate, layout.gpus)),
+        proof=proof_of(ranked, chosen, space),
         others=(),
         notes=_cut_note(job, layout, gain),
         assumptions=(
@@ -139,15 +139,16 @@ def balance_of(model: ModelSpec, placement: Placement, stages: list[dict[str, fl
         for rank in placement.ranks
     ]
     return Balance(
-        weight_bytes=_skew(weights),
-        memory_bytes=_skew(totals),
-        layers=_skew(layers),
-        experts=_skew(held),
+        weight_bytes=skew(weights),
+        memory_bytes=skew(totals),
+        layers=skew(layers),
+        experts=skew(held),
         idle_gpus=len(placement.idle_gpus),
     )
 
 
-def _skew(values: list[float] | list[int]) -> float:
+def skew(values: list[float] | list[int]) -> float:
+    """Largest over mean; 1 of nothing."""
     mean = sum(values) / len(values)
     return max(values) / mean if mean else 1.0
 
@@ -194,7 +195,8 @@ def _predictions(job: Job, ranked: Ranked) -> dict[str, Prediction]:
     }
 
 
-def _limits(candidate: Candidates, gpus: int) -> list[LimitSlack]:
+def limits_of(candidate: Candidates, gpus: int) -> list[LimitSlack]:
+    """Every limit of the plan with what it needs and what is left."""
     found = []
     for name, needs in candidate.needs.items():
         need = float(gpus) if name == "GPUs" else float(needs[0])
@@ -207,7 +209,8 @@ def _limits(candidate: Candidates, gpus: int) -> list[LimitSlack]:
     return found
 
 
-def _proof(ranked: Ranked, chosen: Chosen, space: Mapping[str, Any]) -> Proof:
+def proof_of(ranked: Ranked, chosen: Chosen, space: Mapping[str, Any]) -> Proof:
+    """The solver's answer with the account of all candidates."""
     sign = -1 if ranked.criterion.negated else 1
     choice, account = ranked.choice, chosen.account
     return Proof(
@@ -266,9 +269,7 @@ def cost_assumptions(job: Job) -> list[Assumption]:
     return found
 
 
-def sources_of(
-    cluster: Cluster, model: ModelSpec, workload: ForwardWorkload | ServingWorkload
-) -> list[Source]:
+def sources_of(cluster: Cluster, model: ModelSpec, workload: Workload) -> list[Source]:
     """Every number of the specs with who stated it: the second copy that verify holds them
     against."""
     found = []

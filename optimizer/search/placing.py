@@ -11,7 +11,7 @@ from optimizer.search.degrees import DomainType, Packing
 from optimizer.search.experts.balance import placed_experts
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import GroupedQueryAttention, LatentAttention, LinearAttention, ModelSpec
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import TrainingWorkload, Workload
 
 Packings = tuple[tuple[DomainType, Packing, int], ...]
 
@@ -22,12 +22,16 @@ def place(
     layout: ParallelLayout,
     span: int,
     packings: Packings,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     cut: tuple[int, ...],
 ) -> Placement:
-    """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out."""
+    """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out.
+
+    cut: layers of each stage; in training of each chunk, of which stage s holds s, s + pp ...
+    """
     stage_layers = tuple(_ranges(cut))
-    ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts))
+    trained = isinstance(workload, TrainingWorkload)
+    ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
     experts = placed_experts(model, workload, layout.ep)
     stages = list(_stage_gpus(cluster, layout.width, span, packings))
     rank_gpu = tuple(
@@ -72,11 +76,19 @@ def share(units: int, degree: int, index: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
+def _inclusive(first: int, end: int) -> str:
+    """Layers as people count them: "0-3"; "" is none."""
+    if first == end:
+        return ""
+    return str(first) if first + 1 == end else f"{first}-{end - 1}"
+
+
 def _ranks(
     model: ModelSpec,
     layout: ParallelLayout,
     stage_layers: tuple[tuple[int, int], ...],
     redundant: int,
+    trained: bool,
 ) -> Iterator[RankPart]:
     attentions = [layer.attention for layer in model.layer_types.values()]
     heads = max(
@@ -96,8 +108,8 @@ def _ranks(
         cp = place_in_stage // layout.tp % layout.cp
         dp = place_in_stage // (layout.tp * layout.cp)
         etp = place_in_stage % layout.etp
-        ep = place_in_stage // layout.etp
-        first, end = stage_layers[stage]
+        ep = place_in_stage // layout.etp % layout.ep
+        edp = place_in_stage // (layout.etp * layout.ep)
         yield RankPart(
             rank=rank,
             stage=stage,
@@ -106,7 +118,10 @@ def _ranks(
             dp=dp,
             ep=ep if experts else 0,
             etp=etp if experts else 0,
-            layers=str(first) if first + 1 == end else f"{first}-{end - 1}",
+            edp=edp if trained and experts else None,
+            layers=",".join(
+                filter(None, (_inclusive(*each) for each in stage_layers[stage :: layout.pp]))
+            ),
             heads=share(heads, layout.tp, tp),
             kv_heads=share(kv_heads, layout.tp, tp),
             linear_heads=share(linear, layout.tp, tp),
@@ -126,6 +141,9 @@ def _groups(ranks: tuple[RankPart, ...]) -> dict[str, tuple[tuple[int, ...], ...
         "etp": ("stage", "ep"),
         "pp": ("tp", "cp", "dp"),
     }
+    if ranks[0].edp is not None:
+        grids |= {"ep": ("stage", "etp", "edp"), "etp": ("stage", "ep", "edp")}
+        grids["edp"] = ("stage", "etp", "ep")
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
     for axis, fixed in grids.items():
         members: dict[tuple[int, ...], list[int]] = defaultdict(list)

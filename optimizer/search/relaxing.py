@@ -30,6 +30,7 @@ COSTS: Mapping[str, Cost] = {
     "ttft": Cost(1.0, 3.0, "a promise to users is weakened"),
     "tpot": Cost(1.0, 3.0, "a promise to users is weakened"),
     "latency": Cost(1.0, 3.0, "a promise to users is weakened"),
+    "step_time": Cost(1.0, 3.0, "a promise on the training's end is weakened"),
     "load": Cost(1.0, 2.0, "less is served at once; the rest waits or goes elsewhere"),
     "weights": Cost(2.0, 1.5, "another checkpoint, to be evaluated"),
     "tokens": Cost(3.0, 2.0, "requests that are longer are refused"),

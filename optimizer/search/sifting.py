@@ -51,8 +51,12 @@ def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
         held = rooms(cluster, part)
         limited = with_room(cluster, part, held)
         masks = _masks(limited)
-        count += len(part)
+        count += len(part) + sum(part.settled.values())
         broken.update(dict.fromkeys(part.limits, 0))
+        for name, many in part.settled.items():
+            if name in part.limits:
+                together[name] += many
+                broken[name] += many
         for names, many in _together(masks, [*limited.limits, ENDLESS]):
             together[" + ".join(names)] += many
             broken.update(dict.fromkeys(names, many))
@@ -63,8 +67,8 @@ def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
         if not any(map(len, left)):
             nearest.append(limited.take(nearest_rows(limited)))
     return Sifted(
-        Candidates.concatenate(left),
-        Candidates.concatenate(nearest or [part.take(np.zeros(0, dtype=np.int64))]),
+        part.concatenate(left),
+        part.concatenate(nearest or [part.take(np.zeros(0, dtype=np.int64))]),
         count,
         dict(broken),
         dict(together),

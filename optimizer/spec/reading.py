@@ -17,7 +17,7 @@ from optimizer.spec.model import ModelSpec
 from optimizer.spec.model_file import model_of
 from optimizer.spec.presets import find_preset, locate
 from optimizer.spec.wording import shown
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import Workload
 from optimizer.spec.workload_file import workload_of
 
 
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
     cluster: Cluster
     model: ModelSpec
-    workload: ForwardWorkload | ServingWorkload
+    workload: Workload
     strategy: str | None
 
 
@@ -52,7 +52,7 @@ def read_model(source: str | Path) -> ModelInput:
 
 def read_workload(
     source: str | Path | Document | None = None, flags: Mapping[str, Any] | None = None
-) -> ForwardWorkload | ServingWorkload:
+) -> Workload:
     """A workload from a file, a preset's name or a plan, with flags laid over it."""
     document = source if isinstance(source, Document) else None
     if isinstance(source, (str, Path)):
@@ -94,7 +94,7 @@ def read_job(
     return Job(cluster, found.model, work, found.strategy)
 
 
-def _check_experts(model: ModelSpec, workload: ForwardWorkload | ServingWorkload) -> None:
+def _check_experts(model: ModelSpec, workload: Workload) -> None:
     """Loads, skews and second copies are of this model's experts."""
     loads, moe = workload.expert_loads, model.moe
     if moe is None:

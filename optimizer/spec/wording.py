@@ -37,6 +37,8 @@ _EXAMPLES = {
     "num_experts": "64",
     "batch": "128",
     "seq_len": "1024",
+    "global_batch": "1536",
+    "sequence_length": "4096",
     "input_len": "1024",
     "output_len": "1024",
     "value": "50 ms",

@@ -1,11 +1,11 @@
-"""What the cluster has to do: one forward pass of a batch, or serving requests."""
+"""What the cluster has to do: one forward pass of a batch, serving requests, or training."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from optimizer.spec.formats import Format
 from optimizer.spec.frozen import Assumption, Count, CountOrZero, Fraction, Frozen, wrong
@@ -120,5 +120,69 @@ class ServingWorkload(_Workload):
         return self
 
 
-Workload = Annotated[ForwardWorkload | ServingWorkload, Field(discriminator="kind")]
-WORKLOAD: TypeAdapter[ForwardWorkload | ServingWorkload] = TypeAdapter(Workload)
+def _several(value: Any) -> Any:
+    """One choice may be written without the list around it."""
+    return [value] if isinstance(value, str) else value
+
+
+_SEVERAL = (BeforeValidator(_several), Field(min_length=1))
+
+Recompute = Literal["none", "selective", "full"]
+Sharding = Literal["none", "optimizer", "parameters", "hybrid"]
+Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
+MatrixFormat = Literal["bf16", "fp8", "fp4"]
+
+
+class TrainingWorkload(_Workload):
+    """Steps of `global_batch` sequences of `sequence_length` tokens each, mixed precision.
+
+    recompute, sharding, schedules and precision list what the search may use: sharding of the
+    optimizer's state (ZeRO-1, Megatron's distributed optimizer), of parameters too (ZeRO-3, FSDP),
+    hybrid (the same inside one domain, copies across); precision is of matrix products' inputs.
+    mtp: whether the model's multi-token-prediction layers are trained.
+    """
+
+    kind: Literal["training"] = "training"
+    global_batch: Count
+    sequence_length: Count
+    optimizer: Literal["adam"] = "adam"
+    micro_batch: Count | None = None  # sequences; None: searched
+    sequence_parallel: bool | None = None  # None: searched
+    max_context_parallel: Count = 1024
+    recompute: Annotated[tuple[Recompute, ...], *_SEVERAL] = ("none", "selective", "full")
+    sharding: Annotated[tuple[Sharding, ...], *_SEVERAL] = (
+        "none",
+        "optimizer",
+        "parameters",
+        "hybrid",
+    )
+    schedules: Annotated[tuple[Schedule, ...], *_SEVERAL] = ("1f1b", "interleaved", "zero_bubble")
+    precision: Annotated[tuple[MatrixFormat, ...], *_SEVERAL] = ("bf16",)
+    mtp: bool = True
+    step_time: Limit | None = None
+
+    @model_validator(mode="after")
+    def _even_routing(self) -> Self:
+        for name in ("expert_loads", "expert_skew", "redundant_experts"):
+            if getattr(self, name):
+                raise wrong("is of serving; training takes expert_imbalance: 1.5", name)
+        return self
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        batch, micro = self.global_batch, self.micro_batch
+        if micro is not None and batch % micro:
+            below = max(n for n in range(1, min(micro, batch) + 1) if batch % n == 0)
+            above = next((n for n in range(micro, batch + 1) if batch % n == 0), batch)
+            raise wrong(
+                f"must divide the global batch of {batch}, and {micro} does not; the nearest that "
+                f"do are {below} and {above}",
+                "micro_batch",
+            )
+        return self
+
+
+Workload = Annotated[
+    ForwardWorkload | ServingWorkload | TrainingWorkload, Field(discriminator="kind")
+]
+WORKLOAD: TypeAdapter[ForwardWorkload | ServingWorkload | TrainingWorkload] = TypeAdapter(Workload)

@@ -2,6 +2,7 @@
 
     {batch: 128, seq_len: 1024}                                  one forward pass
     {input_len: 1024, output_len: 512, concurrency: 64, ttft: 2 s, tpot: 50 ms p99}    serving
+    {global_batch: 1536, sequence_length: 2048, optimizer: adam}                 training
 
 The kind follows from the keys. A limit is a time, on the mean unless a percentile is named.
 """
@@ -16,20 +17,35 @@ from optimizer.errors import SpecError
 from optimizer.spec.assumptions import fill
 from optimizer.spec.document import Document, show_key
 from optimizer.spec.draft import Draft, place, still_assumed
-from optimizer.spec.workload import WORKLOAD, ForwardWorkload, ServingWorkload
-
-SHORTHAND: dict[type, tuple[str, ...]] = {}
-_COMMON = set(ForwardWorkload.model_fields) & set(ServingWorkload.model_fields)
-_FORWARD = ("batch", "seq_len", "latency")
-_LIMITS = ("latency", "ttft", "tpot")
-_SERVING = tuple(
-    key for key in ServingWorkload.model_fields if key not in _COMMON and key != "kind"
+from optimizer.spec.workload import (
+    WORKLOAD,
+    ForwardWorkload,
+    ServingWorkload,
+    TrainingWorkload,
+    Workload,
 )
 
+SHORTHAND: dict[type, tuple[str, ...]] = {}
+_KINDS: dict[str, type[ForwardWorkload | ServingWorkload | TrainingWorkload]] = {
+    "forward": ForwardWorkload,
+    "serving": ServingWorkload,
+    "training": TrainingWorkload,
+}
+_COMMON = set.intersection(*(set(spec.model_fields) for spec in _KINDS.values()))
+_OWN = {
+    kind: tuple(key for key in spec.model_fields if key not in _COMMON)
+    for kind, spec in _KINDS.items()
+}
+_LIMITS = ("latency", "ttft", "tpot", "step_time")
+_SIZES = {
+    "forward": ("batch", "seq_len"),
+    "serving": ("input_len", "output_len"),
+    "training": ("global_batch", "sequence_length"),
+}
+_WORDS = {"forward": "a forward pass", "serving": "serving", "training": "training"}
 
-def workload_of(
-    document: Document | None, flags: Mapping[str, Any]
-) -> ForwardWorkload | ServingWorkload:
+
+def workload_of(document: Document | None, flags: Mapping[str, Any]) -> Workload:
     """The workload of a document with flags laid over it; without either, an assumed one."""
     given = {key: value for key, value in flags.items() if value is not None}
     command = Document(None, given)
@@ -43,9 +59,13 @@ def workload_of(
     for key in given:
         draft.moved((key,), (f"--{key.replace('_', '-')}",))
     kind = _kind_of(draft, given) or stated.get("kind") or _kind_of(draft, stated) or "serving"
-    if _kind_of(draft, given) is not None:  # flags of one kind replace what the other kind says
-        other = _SERVING if kind == "forward" else _FORWARD
-        stated = {key: value for key, value in stated.items() if key not in other}
+    if _kind_of(draft, given) is not None:  # flags of one kind replace what other kinds say
+        other = {key for name, own in _OWN.items() if name != kind for key in own}
+        stated = {
+            key: value
+            for key, value in stated.items()
+            if key in _OWN.get(str(kind), ()) or key not in other
+        }
     if "concurrency" in given or "request_rate" in given:
         stated = {
             key: value
@@ -58,12 +78,12 @@ def workload_of(
         if not isinstance(data.get(key), Mapping):  # "50 ms p99" in short
             draft.moved((key, "value"), draft.source((key,)))
             draft.moved((key, "statistic"), draft.source((key,)))
-    sizes = ("batch", "seq_len") if kind == "forward" else ("input_len", "output_len")
+    sizes = _SIZES.get(str(kind), ())
     fill(draft, data, "workload", {key: (key,) for key in (*sizes, "memory_margin")})
     listed = still_assumed(data.get("assumptions") or [], given)
     if isinstance(listed, list):
         data["assumptions"] = [*listed, *(found.model_dump() for found in draft.assumptions)]
-    found: ForwardWorkload | ServingWorkload = draft.finish(WORKLOAD, data, SHORTHAND)
+    found: Workload = draft.finish(WORKLOAD, data, SHORTHAND)
     return found
 
 
@@ -86,12 +106,12 @@ def _read_loads(draft: Draft, data: dict[str, Any], document: Document | None) -
 
 
 def _kind_of(draft: Draft, data: Mapping[str, Any]) -> str | None:
-    """The kind that keys speak of; a problem where they speak of both."""
-    forward = [key for key in _FORWARD if key in data]
-    serving = [key for key in _SERVING if key in data]
-    if forward and serving and "kind" not in data:
+    """The kind that keys speak of; a problem where they speak of several."""
+    spoken = {kind: next((key for key in own if key in data), None) for kind, own in _OWN.items()}
+    found = {kind: key for kind, key in spoken.items() if key is not None}
+    if len(found) > 1 and "kind" not in data:
+        (first, one), (second, other) = list(found.items())[:2]
         draft.problem(
-            (serving[0],),
-            f"{serving[0]} is of serving and {forward[0]} of a forward pass; give one kind",
+            (other,), f"{other} is of {_WORDS[second]} and {one} of {_WORDS[first]}; give one kind"
         )
-    return "forward" if forward else "serving" if serving else None
+    return next(iter(found), None)

@@ -29,6 +29,10 @@ MODULES = (
     "proof",
     "space",
     "sources",
+    "training_stages",
+    "training_memory",
+    "training_step",
+    "training_space",
     "checks",
     "command",
 )

@@ -23,6 +23,10 @@ from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
 from optimizer.verify.tables import table_shape, table_sums
 from optimizer.verify.traffic import collectives, floors, traffic
+from optimizer.verify.training_memory import training_memory
+from optimizer.verify.training_space import training_space
+from optimizer.verify.training_stages import blocks, schedule_rules, training_batch
+from optimizer.verify.training_step import layer_seconds, pipeline, training_flops
 from optimizer.verify.weights import weights
 
 CHECKS: tuple[Check, ...] = (
@@ -61,6 +65,33 @@ CHECKS: tuple[Check, ...] = (
     others,
 )
 
+TRAINING_CHECKS: tuple[Check, ...] = (
+    identity,
+    sources,
+    assumptions,
+    gpu_counts,
+    divisibility,
+    training_batch,
+    schedule_rules,
+    stages,
+    blocks,
+    coordinates,
+    coverage,
+    groups,
+    spans,
+    training_memory,
+    memory_sums,
+    training_flops,
+    layer_seconds,
+    pipeline,
+    intervals,
+    limits,
+    proof,
+    candidates,
+    training_space,
+    others,
+)
+
 # What reading a document that is no plan can raise: a wrong type, a missing key, a wrong count.
 WRONG_DOCUMENT = (
     TypeError,
@@ -85,7 +116,10 @@ def run(check: Check, document: Json) -> Iterator[Finding]:
 
 def verify_plan(document: Json) -> list[Finding]:
     """All findings on a plan's JSON, the good ones too."""
-    return [finding for check in CHECKS for finding in run(check, document)]
+    workload = document.get("workload")
+    trains = isinstance(workload, dict) and workload.get("kind") == "training"
+    checks = TRAINING_CHECKS if trains else CHECKS
+    return [finding for check in checks for finding in run(check, document)]
 
 
 def results(findings: list[Finding]) -> dict[str, Any]:

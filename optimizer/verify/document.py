@@ -104,6 +104,11 @@ def redundant_experts(plan: Json) -> int:
     return count(plan["workload"].get("redundant_experts", 0))
 
 
+def is_training(plan: Json) -> bool:
+    """Whether the plan trains; every other kind of workload is read by is_serving."""
+    return bool(plan["workload"]["kind"] == "training")
+
+
 def is_serving(plan: Json) -> bool:
     kind = plan["workload"]["kind"]
     if kind not in ("serving", "forward"):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from optimizer.verify.document import Json, count, degrees, layer_types, members, redundant_experts
+from optimizer.verify.document import (
+    Json,
+    count,
+    degrees,
+    is_training,
+    layer_types,
+    members,
+    redundant_experts,
+)
 from optimizer.verify.finding import Outcome, all_hold, equal
 
 DENSE_GRID = ("stage", "tp", "cp", "dp")
@@ -15,15 +23,17 @@ AXES = ("tp", "cp", "dp", "ep", "etp", "pp")
 
 
 def stages(plan: Json) -> Iterator[Outcome]:
-    """Stages are contiguous, none is empty, and together they hold each layer once."""
+    """Stages (or the chunks that interleaved stages hold in turn) are contiguous, none is empty,
+    and together they hold each layer once. A chunk at either end may hold its end alone."""
     num_layers = len(layer_types(plan["model"]))
     for deployment in plan["deployments"]:
-        cut = deployment["placement"]["stage_layers"]
-        yield equal("stages", len(cut), degrees(deployment)["pp"])
+        cut, layout = deployment["placement"]["stage_layers"], degrees(deployment)
+        yield equal("stages", len(cut), layout["pp"] * layout["vp"])
         at = 0
         for stage, (first, stop) in enumerate(cut):
             yield equal(f"stage {stage} starts at layer", first, at)
-            at = count(stop, at + 1)
+            alone = is_training(plan) and stage in (0, len(cut) - 1)
+            at = count(stop, at + (0 if alone else 1))
         yield equal("the last stage ends at layer", at, num_layers)
 
 
@@ -37,7 +47,8 @@ def coordinates(plan: Json) -> Iterator[Outcome]:
     for deployment in plan["deployments"]:
         layout, ranks = degrees(deployment), deployment["placement"]["ranks"]
         size = {**layout, "stage": layout["pp"]}
-        grids = [DENSE_GRID, EXPERT_GRID] if has_experts(plan["model"]) else [DENSE_GRID]
+        expert_grid = expert_axes(deployment)
+        grids = [DENSE_GRID, expert_grid] if has_experts(plan["model"]) else [DENSE_GRID]
         yield equal("ranks of a replica", len(ranks), layout["pp"] * layout["width"])
         numbers = [part["rank"] for part in ranks]
         yield equal("rank numbers", numbers, list(range(len(ranks))))
@@ -53,18 +64,26 @@ def coordinates(plan: Json) -> Iterator[Outcome]:
             for axis in grid:
                 places *= size[axis]
             yield equal(f"places taken of {' x '.join(grid)}", len(seen), places)
-        if EXPERT_GRID not in grids:
+        if expert_grid not in grids:
             off = [part["rank"] for part in ranks if (part["ep"], part["etp"]) != (0, 0)]
             yield not off, f"ranks with expert coordinates in a dense model: {off or 'none'}"
+
+
+def expert_axes(deployment: Json) -> tuple[str, ...]:
+    """The expert grid; training folds copies of the experts into the stage too."""
+    copied = any("edp" in part for part in deployment["placement"]["ranks"])
+    return (*EXPERT_GRID, "edp") if copied else EXPERT_GRID
 
 
 def groups(plan: Json) -> Iterator[Outcome]:
     """A group along an axis is the ranks that share every other coordinate of its grid."""
     for deployment in plan["deployments"]:
         placement = deployment["placement"]
-        yield equal("axes with groups", sorted(placement["groups"]), sorted(AXES))
-        for axis in AXES:
-            grid = EXPERT_GRID if axis in EXPERT_GRID else DENSE_GRID
+        expert_grid = expert_axes(deployment)
+        axes = (*AXES, "edp") if "edp" in expert_grid else AXES
+        yield equal("axes with groups", sorted(placement["groups"]), sorted(axes))
+        for axis in axes:
+            grid = expert_grid if axis in expert_grid else DENSE_GRID
             along = "stage" if axis == "pp" else axis
             together: dict[tuple[Any, ...], list[int]] = {}
             for part in placement["ranks"]:
@@ -102,21 +121,25 @@ def _deployment_coverage(model: Json, deployment: Json, redundant: int) -> Itera
             rows.setdefault((part["stage"], part["cp"], part["dp"]), []).append(part[column])
         yield all_hold(column, (_shared_out(column, row, total, copies) for row in rows.values()))
     slots = num_experts(model) + redundant if has_experts(model) else 0
-    wholes: dict[tuple[int, int], list[str]] = {}
+    wholes: dict[tuple[int, int, int], list[str]] = {}
     for part in ranks:
-        wholes.setdefault((part["stage"], part["etp"]), []).append(part["experts"])
+        place = (part["stage"], part["etp"], part.get("edp", 0))
+        wholes.setdefault(place, []).append(part["experts"])
     yield all_hold("experts", (_shared_out("expert", row, slots, 1) for row in wholes.values()))
 
 
 def _layers(deployment: Json, num_layers: int, pp: int) -> Iterator[Outcome]:
     cut = deployment["placement"]["stage_layers"]
     for part in deployment["placement"]["ranks"]:
-        first, stop = (count(end, 0, num_layers) for end in cut[part["stage"]])
+        own: list[int] = []
+        for chunk in cut[count(part["stage"]) :: pp]:
+            first, stop = (count(end, 0, num_layers) for end in chunk)
+            own.extend(range(first, stop))
         held = members(part["layers"], num_layers)
         ends = [part["embedding"], part["head"]]
         due = [part["stage"] == 0, part["stage"] == pp - 1]
-        ok = held == list(range(first, stop)) and ends == due
-        yield ok, f"rank {part['rank']}: layers {part['layers']} of {first}-{stop - 1}, {ends}"
+        ok = held == own and ends == due
+        yield ok, f"rank {part['rank']}: layers {part['layers']}, {len(own)} due, {ends}"
 
 
 def num_experts(model: Json) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from optimizer.verify.document import Json, count, is_serving, number
+from optimizer.verify.document import Json, count, is_serving, is_training, number
 from optimizer.verify.finding import ROUNDING, Outcome, at_most, equal
 from optimizer.verify.gpus import live_gpus
 from optimizer.verify.matrices import up
@@ -14,11 +14,12 @@ from optimizer.verify.matrices import up
 COMMON = {"tokens_per_s", "tokens_per_s_per_gpu", "memory_bytes"}
 SERVING = COMMON | {"ttft_s", "tpot_s", "request_s", "requests_per_s"}
 FORWARD = COMMON | {"latency_s"}
+TRAINING = COMMON | {"step_s", "mfu"}
 
 
 def intervals(plan: Json) -> Iterator[Outcome]:
     """Every prediction is positive, lies in its interval, and is the interval's middle in logs."""
-    due = SERVING if is_serving(plan) else FORWARD
+    due = TRAINING if is_training(plan) else SERVING if is_serving(plan) else FORWARD
     yield equal("predicted", sorted(plan["predictions"]), sorted(due))
     for name, predicted in plan["predictions"].items():
         value, low, high = (number(predicted[key]) for key in ("value", "low", "high"))

@@ -51,7 +51,8 @@ def _objective_value(plan: Json) -> float | None:
     if plan["objective"] == "throughput":
         return number(predicted["tokens_per_s"]["value"])
     if plan["objective"] == "latency":
-        name = "request_s" if "request_s" in predicted else "latency_s"
+        names = ("request_s", "latency_s", "step_s")
+        name = next((name for name in names if name in predicted), names[0])
         return number(predicted[name]["value"])
     if plan["objective"] == "gpus":
         return float(sum(count(each["gpus"], 1) for each in plan["deployments"]))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from optimizer.verify.document import Json, is_number, leaves, number, quantity
+from optimizer.verify.document import (
+    Json,
+    is_number,
+    is_training,
+    leaves,
+    number,
+    quantity,
+)
 from optimizer.verify.finding import Outcome, equal
 from optimizer.verify.memory import RESERVE_BYTES
 
@@ -50,7 +57,15 @@ def assumptions(plan: Json) -> Iterator[Outcome]:
         if key == "workload.expert_imbalance":
             yield equal(key, number(json.loads(value)), 1.0)
         elif key == "workload.runtime_reserve":
-            yield equal(key, quantity(value, "B"), RESERVE_BYTES)
+            yield equal(key, quantity(value, "B"), _reserve(plan))
         else:
             plain = not any(letter.isdigit() for letter in value)
             yield plain, f"{key}: {value}, a number that is not known here" if not plain else key
+
+
+def _reserve(plan: Json) -> float:
+    """What is taken for context and libraries: a constant, or in training what the plan holds."""
+    if not is_training(plan):
+        return RESERVE_BYTES
+    stages = plan["deployments"][0]["memory"]["stages"]
+    return number(stages[0]["components"]["context"])

@@ -20,7 +20,7 @@ from optimizer.spec.model import (
     ModelSpec,
     MoeFfn,
 )
-from optimizer.spec.presets import preset_paths
+from optimizer.spec.presets import model_repositories, preset_paths
 from optimizer.spec.reading import read_model
 
 Read = Callable[..., ModelSpec]
@@ -167,7 +167,7 @@ def test_qwen_3_normalises_each_head(name: str) -> None:
     assert all(layer.attention.qk_norm for layer in layers)
 
 
-@pytest.mark.parametrize("name", preset_paths("models"))
+@pytest.mark.parametrize("name", model_repositories())
 def test_the_context_limit_is_the_configs(name: str) -> None:
     data = json.loads(preset_paths("models")[name].read_text())
     text = data.get("text_config", data)

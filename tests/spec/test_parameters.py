@@ -23,6 +23,7 @@ TOTALS = {
     "llama-3.1-70b": 70.554,
     "llama-3.1-405b": 405.853,
 }
+STATED_IN_PAPERS = {"gpt3-175b": 174.6}  # Narayanan et al., 2021, with learned positions
 IN_EXPERTS = {"qwen3-235b-a22b": 227.096, "deepseek-v3": 653.909}
 
 # As their model cards round them.
@@ -57,8 +58,14 @@ def test_the_total_is_about_what_the_model_card_says(name: str) -> None:
     assert abs(total_parameters(read_model(name).model) / 1e9 - published) <= tolerance
 
 
+@pytest.mark.parametrize("name", STATED_IN_PAPERS)
+def test_the_total_is_the_papers(name: str) -> None:
+    billions = total_parameters(read_model(name).model) / 1e9
+    assert round(billions, 1) == STATED_IN_PAPERS[name]
+
+
 def test_every_model_preset_has_its_total_tested() -> None:
-    assert set(preset_paths("models")) == set(TOTALS) | set(ABOUT)
+    assert set(preset_paths("models")) == set(TOTALS) | set(ABOUT) | set(STATED_IN_PAPERS)
 
 
 def test_the_latent_cache_of_deepseek_v3_is_70272_bytes_a_token() -> None:

@@ -12,13 +12,13 @@ from optimizer.search.experts.counts import Floats
 from optimizer.search.experts.place import place_experts
 from optimizer.search.experts.placement import ExpertPlacement
 from optimizer.spec.model import ModelSpec, MoeFfn
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import Workload
 
 Row = tuple[float, ...]
 
 
 def imbalances(
-    model: ModelSpec, workload: ForwardWorkload | ServingWorkload, spaces: Iterable[Layouts]
+    model: ModelSpec, workload: Workload, spaces: Iterable[Layouts]
 ) -> tuple[tuple[int, float], ...]:
     """(EP, hottest rank's load over the mean) for every degree of the spaces, each with its experts
     placed as well as found; () where no loads are stated."""
@@ -33,9 +33,7 @@ def imbalances(
     return tuple(found)
 
 
-def placed_experts(
-    model: ModelSpec, workload: ForwardWorkload | ServingWorkload, ep: int
-) -> ExpertPlacement | None:
+def placed_experts(model: ModelSpec, workload: Workload, ep: int) -> ExpertPlacement | None:
     """The experts of every MoE layer on the slots of `ep` ranks; None where no loads are stated or
     the slots do not divide."""
     loads = loads_of(model, workload)
@@ -51,9 +49,7 @@ def _placed(loads: tuple[Row, ...], ep: int, slots: int) -> ExpertPlacement:
     return place_experts(rows, ep, slots)
 
 
-def loads_of(
-    model: ModelSpec, workload: ForwardWorkload | ServingWorkload
-) -> tuple[Row, ...] | None:
+def loads_of(model: ModelSpec, workload: Workload) -> tuple[Row, ...] | None:
     """The stated loads of each MoE layer; of a skew those of Zipf's law, one row for all layers:
     the i-th expert is picked in proportion to i^-skew, by no more tokens than there are."""
     if workload.expert_loads is not None:

@@ -15,7 +15,7 @@ from optimizer.simulate.serving.arrivals import (
     request_lengths,
 )
 from optimizer.simulate.serving.serve import planned_clients
-from optimizer.spec.workload import ForwardWorkload
+from optimizer.spec.workload import ForwardWorkload, TrainingWorkload
 from optimizer.units import PER_S, parse
 
 TURNS = 10  # requests of a client in a closed loop, as public serving benchmarks send
@@ -38,6 +38,8 @@ def asked_load(
             raise SpecError(Problem("the plan is one forward pass; it has no arrivals"))
         whole = closed_loop([(workload.seq_len, 1)] * workload.batch, workload.batch)
         return whole._replace(planned=True)
+    if isinstance(workload, TrainingWorkload):
+        raise SpecError(Problem("the plan trains; no requests arrive"))
     per_s = workload.request_rate if rate is None else _rate(rate)
     own = "closed" if workload.request_rate is None else "poisson"
     planned = arrivals in (None, own) and per_s == workload.request_rate and not spread

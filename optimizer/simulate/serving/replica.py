@@ -12,7 +12,7 @@ from optimizer.simulate.serving.policy import Engine, Host
 from optimizer.simulate.serving.queue import Rank, Task
 from optimizer.simulate.serving.steps import Batch, StepTimes
 from optimizer.spec.cluster import Cluster
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload, Workload
 
 UNBOUNDED_BLOCKS = 1 << 50  # of a forward pass, which keeps no cache
 
@@ -115,7 +115,7 @@ def replica_of(
     number: int,
     cluster: Cluster,
     deployment: Deployment,
-    workload: ForwardWorkload | ServingWorkload,
+    workload: Workload,
     times: StepTimes,
     engine: Engine,
     host: Host,
@@ -153,10 +153,10 @@ def replica_of(
     )
 
 
-def cache_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWorkload) -> float:
+def cache_tokens(deployment: Deployment, workload: Workload) -> float:
     """Tokens that the cache of an attention rank has room for, on the stage that has least; as if
     each token cost the same, which windows and linear states make a lower bound for longer ones."""
-    if isinstance(workload, ForwardWorkload):
+    if not isinstance(workload, ServingWorkload):
         return inf
     memory, planned = deployment.memory, planned_tokens(deployment, workload)
     room = inf
@@ -168,9 +168,9 @@ def cache_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWork
     return room
 
 
-def planned_tokens(deployment: Deployment, workload: ForwardWorkload | ServingWorkload) -> float:
+def planned_tokens(deployment: Deployment, workload: Workload) -> float:
     """Tokens that a rank's cache holds in the plan's memory; prefill keeps one of the answer."""
-    if isinstance(workload, ForwardWorkload):
+    if not isinstance(workload, ServingWorkload):
         return inf
     output = 1 if deployment.role == "prefill" else workload.output_len
     return deployment.batch.sequences_per_rank * (workload.input_len + output)

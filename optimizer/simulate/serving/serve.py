@@ -17,7 +17,7 @@ from optimizer.simulate.serving.policy import settings
 from optimizer.simulate.serving.replica import Replica, cache_tokens, planned_tokens, replica_of
 from optimizer.simulate.serving.simulation import Entry, Record, simulate
 from optimizer.simulate.serving.steps import StepTimes, step_times
-from optimizer.spec.workload import ForwardWorkload
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 SERVING_ROLES = ("forward", "serving", "prefill", "decode")
 
@@ -67,7 +67,7 @@ def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Out
     forward = isinstance(plan.workload, ForwardWorkload)
     entry = Entry(
         0.0 if forward else engine.base_s,
-        0 if isinstance(plan.workload, ForwardWorkload) else plan.workload.prefix_len,
+        plan.workload.prefix_len if isinstance(plan.workload, ServingWorkload) else 0,
         partial(transfer_seconds, plan),
     )
     numbers = {place: number for number, place in enumerate(replicas)}
