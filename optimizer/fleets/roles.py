@@ -1,0 +1,84 @@
+"""What a role does as a workload of its own, and what a replica in that role could serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from optimizer.cost.memory import sequence_cache_bytes
+from optimizer.cost.rows import Rows, expand
+from optimizer.layout import Space, enumerate_layouts
+from optimizer.pipeline import price
+from optimizer.search.fleet import Offer, offers_of
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.fleet import Demand, Fleet, Mode, Role
+from optimizer.spec.workload import ServingWorkload
+
+ROLES: dict[Mode, tuple[Role, ...]] = {
+    "aggregated": ("serving",),
+    "disaggregated": ("prefill", "decode"),
+}
+
+
+def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
+    """What one replica of the demand's model serves at most in each pool, by the room it takes.
+
+    A prefill worker takes one prompt a rank at a time: what waits for it is not counted on.
+    """
+    workload = role_workload(fleet.cluster, demand, role)
+    if workload is None:
+        return ()
+    spaces = []
+    for pool in range(len(fleet.cluster.pools)):
+        space = enumerate_layouts(fleet.cluster, pool, demand.model, workload)
+        small = space.layouts.gpus_per_replica <= fleet.max_replica_gpus
+        spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
+    rows_of = one_at_a_time if role == "prefill" else expand
+    found = price(fleet.cluster, demand.model, workload, spaces, rows_of=rows_of)
+    return offers_of(found.candidates, workload.output_len)
+
+
+def one_at_a_time(*asked: Any) -> Rows:
+    """The rows of a space in which every rank holds one request."""
+    rows = expand(*asked)
+    return rows.take(rows.sequences == 1)
+
+
+def role_workload(cluster: Cluster, demand: Demand, role: Role) -> ServingWorkload | None:
+    """What a role does as a workload of its own, its load left open; None where moving the cache
+    takes all of the time to first token.
+
+    Prefill ends with the first token; its TTFT leaves time to move the cache. Decode finds all but
+    the last input token in the cache.
+    """
+    asked = demand.workload.model_copy(update={"request_rate": None})
+    if role == "prefill":
+        limit = asked.ttft
+        if limit is not None:
+            left = limit.value_s - transfer_s(cluster, demand)
+            if left <= 0:
+                return None
+            limit = limit.model_copy(update={"value_s": left})
+        return asked.model_copy(update={"output_len": 1, "ttft": limit, "tpot": None})
+    if role == "decode":
+        return asked.model_copy(update={"prefix_len": asked.input_len - 1, "ttft": None})
+    return asked
+
+
+def transfer_s(cluster: Cluster, demand: Demand) -> float:
+    """Seconds to move one request's cache, whole, over one GPU's share of the slowest link: an
+    upper bound, since ranks send their parts at once and layer by layer."""
+    links = [pool.inter_node for pool in cluster.pools]
+    if cluster.inter_pool is not None:
+        links.append(cluster.inter_pool)
+    one = np.ones(1)
+    size = sum(
+        float(
+            sequence_cache_bytes(
+                demand.model.layer_types[name], demand.model, demand.workload.input_len, one, one
+            )[0]
+        )
+        for name in demand.model.layer_names
+    )
+    return max(link.latency_s + size / link.bandwidth_bytes_per_s for link in links)
