@@ -79,5 +79,5 @@ def model_from_shape(name: str, shape: Mapping[str, float]) -> ModelSpec:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"the shape of {name or 'a model'}: {first['loc'][-1]}"
-        raise SpecError(f"{where}: {first['msg']}") from error
+        key = "".join(f"{part}: " for part in first["loc"][-1:])
+        raise SpecError(f"the shape of {name or 'a model'}: {key}{first['msg']}") from error

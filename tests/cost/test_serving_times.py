@@ -1,0 +1,80 @@
+"""The steady state by hand, and what it must keep whatever the constants are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimizer.cost.calibration import Constants, load_calibration
+from optimizer.cost.serving import Prefill, ServingTimes, decode_cycle, serving_times
+
+PLAIN = Constants(*(0.0 for _ in Constants._fields))._replace(
+    prefill_work=1.0, lockstep_tokens=700.0
+)
+
+
+def times(
+    running: float, constants: Constants, busy_s: float = 0.1, decode_s: float = 0.02
+) -> ServingTimes:
+    one = np.array([busy_s])
+    return serving_times(
+        np.array([decode_s]), Prefill(one, one), np.array([running]), 0.0, 101.0, constants
+    )
+
+
+def test_a_lone_request_waits_for_itself() -> None:
+    found = times(1.0, PLAIN._replace(ttft_base_s=0.03))
+    assert found.tpot_s == pytest.approx(0.02)
+    assert found.ttft_s == pytest.approx(0.03 + 0.1 + 0.02 / 2)
+    assert found.request_s == pytest.approx(found.ttft_s + 100 * 0.02)
+
+
+def test_the_prefills_of_others_interrupt_decoding() -> None:
+    # 11 requests, 101 tokens each: 10 x 0.1 s spread over 101 tokens
+    found = times(11.0, PLAIN)
+    assert found.tpot_s == pytest.approx(0.02 + 10 * 0.1 / 101)
+
+
+def test_a_tenth_of_the_others_comes_at_once_and_some_by_chance() -> None:
+    quiet, busy = times(26.0, PLAIN), times(26.0, PLAIN._replace(first_wave=0.1, bunching=0.2))
+    assert busy.ttft_s - quiet.ttft_s == pytest.approx((0.1 * 25 + 0.2 * 5) * 0.1)
+    assert busy.tpot_s == quiet.tpot_s
+
+
+def test_requests_in_step_wait_before_the_first_token_and_not_between_tokens() -> None:
+    apart, in_step = times(20.0, PLAIN), times(20.0, PLAIN._replace(lockstep=0.5))
+    assert in_step.tpot_s < apart.tpot_s
+    assert in_step.ttft_s > apart.ttft_s
+
+
+def test_waiting_for_the_cache_takes_turns_of_a_whole_answer() -> None:
+    one = np.array([0.1])
+    found = serving_times(np.array([0.02]), Prefill(one, one), np.array([1.0]), 2.0, 101.0, PLAIN)
+    assert found.ttft_s == pytest.approx(0.1 + 0.01 + 2 * 101 * 0.02)
+
+
+def test_a_host_serves_the_ranks_of_one_node() -> None:
+    constants = PLAIN._replace(sequence_s=1e-3)
+    step, running = np.array([0.03]), np.array([10.0])
+
+    def cycle(dp: float, tp: float) -> float:
+        return float(decode_cycle(step, running, np.array([dp]), np.array([tp]), constants)[0])
+
+    assert cycle(4.0, 1.0) == pytest.approx(0.05)  # hypot(30 ms, 10 x 4 ms)
+    assert cycle(64.0, 1.0) == cycle(8.0, 1.0)
+    assert cycle(8.0, 8.0) == cycle(1.0, 8.0)
+
+
+@given(st.floats(1, 2000), st.floats(1e-4, 1.0), st.floats(1e-4, 0.2))
+def test_no_replica_prefills_more_than_it_has_time_for(
+    running: float, busy_s: float, decode_s: float
+) -> None:
+    for engine in ("vllm", "sglang", "trtllm", "any"):
+        constants = load_calibration().constants_of(engine, "hopper")
+        found = times(running, constants, busy_s, decode_s)
+        assert found.request_s[0] >= running * busy_s * (1 - 1e-9)
+        more = times(running * 1.5, constants, busy_s, decode_s)
+        assert more.tpot_s[0] >= found.tpot_s[0]
+        assert more.ttft_s[0] >= found.ttft_s[0]
