@@ -13,7 +13,7 @@ from optimizer.spec.cluster import Cluster, ComputeType, Gpu, Link
 from optimizer.spec.formats import FORMATS, Format
 
 Column = Floats | float
-RING_BYTES = 2.0**20  # payload at which an all-reduce is half one-shot, half ring
+RING_BYTES = 2.0**19  # payload of an all-reduce at which engines go from one shot to a ring
 
 
 class Device(NamedTuple):

@@ -31,7 +31,9 @@ KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
 # of q and k, cache write (linear: convolution, gates, norm of the values); the attention itself.
 NORM_KERNELS = {"gqa": 3.0, "mla": 3.0, "linear": 4.0}
 CORE_KERNELS = {"gqa": 1.0, "mla": 1.0, "linear": 2.0}
-INDEXER_KERNELS = 2.0  # scores, top-k
+INDEXER_KERNELS = (
+    6.0  # norm, rotary embedding, rounding with cache write, scores, top-k, page table
+)
 STATE_BYTES = 4.0  # linear-attention states are kept in fp32
 
 
