@@ -104,7 +104,7 @@ def replay(given: Given, at: int, cluster: Cluster) -> tuple[float, float, int]:
         engine = engine.model_copy(update={"poll_steps": 30 if clients >= 16 else 10})
     load = closed_loop(request_lengths(TURNS * clients, *lengths, spread, 0), clients)
     replica = replica_of(0, cluster, deployment, job.workload, times, engine, host)
-    record = simulate([replica], load, Entry(engine.base_s, 0, lambda tokens: 0.0))
+    record = simulate([replica], load, Entry(engine.base_s, 0, lambda tokens: 0.0, engine.token_s))
     arrival, first, finish = map(np.array, (record.arrival_s, record.first_s, record.finish_s))
     outputs = np.array([request.output_tokens for request in load.requests])
     tpot = (finish - first) / np.maximum(outputs - 1, 1)

@@ -63,6 +63,18 @@ def test_a_scheduler_that_looks_every_ten_steps_sees_a_request_late() -> None:
         assert simulate([one], load, NO_ENTRY).first_s[1] == pytest.approx(noticed + 1.0)
 
 
+def test_a_frontend_sends_no_more_tokens_than_it_can() -> None:
+    """Eight clients make 80 tokens a second, the frontend sends 40: twice the time, and the first
+    tokens of later requests wait behind what is not sent yet."""
+    load = closed_loop([(4, 11)] * 80, 8)
+    free = simulate([replica(times(0.0, 0.1))], load, NO_ENTRY)
+    slow = simulate([replica(times(0.0, 0.1))], load, NO_ENTRY._replace(token_s=1 / 40))
+    assert free.end_s == pytest.approx(10.0)
+    assert slow.end_s == pytest.approx(80 * 11 / 40, rel=0.02)
+    assert slow.in_flight_s / slow.end_s == pytest.approx(8.0)
+    assert max(np.array(slow.first_s) - np.array(slow.arrival_s)) > 0.1
+
+
 def test_slots_hold_back_what_the_cache_has_room_for() -> None:
     record = simulate([replica(times(1.0, 0.1), slots=1)], at((0.0, 8, 2), (0.0, 8, 2)), NO_ENTRY)
     assert _seconds(record)[0] == pytest.approx([1.0, 2.1])

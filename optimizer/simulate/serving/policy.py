@@ -21,6 +21,7 @@ class Engine(Frozen):
     block_tokens: Count  # of one block of the cache
     step_tokens: Count  # of one step of one rank, where the plan names no prefill chunk
     base_s: Seconds
+    token_s: Seconds = 0.0  # of the frontend, for each token that it sends out
     poll_steps: Count = 1  # decode steps between two looks at what has arrived
 
 

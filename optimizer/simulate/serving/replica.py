@@ -56,6 +56,7 @@ class Replica:
     active: dict[int, Running] = field(default_factory=dict)  # by lane
     version: list[int] = field(default_factory=list)
     alive: bool = True
+    frontend_s: float = 0.0  # when all tokens made so far have been sent out
 
     @property
     def load(self) -> int:

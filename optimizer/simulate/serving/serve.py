@@ -69,6 +69,7 @@ def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Out
         0.0 if forward else engine.base_s,
         plan.workload.prefix_len if isinstance(plan.workload, ServingWorkload) else 0,
         partial(transfer_seconds, plan),
+        0.0 if forward else engine.token_s,
     )
     numbers = {place: number for number, place in enumerate(replicas)}
     where = places(plan)

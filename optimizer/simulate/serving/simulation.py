@@ -50,6 +50,7 @@ class Entry(NamedTuple):
     base_s: float  # before a request is scheduled at all
     prefix_tokens: int  # of each prompt, found in the cache
     transfer_s: Callable[[int], float]  # of a prompt's cache from prefill to decode
+    token_s: float = 0.0  # of a frontend, for each token that it sends out
 
 
 def simulate(
@@ -163,20 +164,35 @@ class _Simulation:
             return  # cut short by an arrival, or dead
         running, lane = replica.active.pop(number), replica.lanes[number]
         done = lane.finish(running.run, running.run.steps)
-        record, now_s = self.record, self.now_s
+        record, sent_s = self.record, self._sent_s(replica, running, len(done.first))
         for task in done.first:
             if record.first_s[task.index] != record.first_s[task.index]:
-                record.first_s[task.index] = now_s
+                record.first_s[task.index] = sent_s
         for task in done.finished:
-            record.finish_s[task.index] = now_s
-            self.in_flight -= 1
-            self._next_client()
+            record.finish_s[task.index] = sent_s
+            if sent_s > self.now_s:
+                self._at(sent_s, self._answered)
+            else:
+                self._answered()
         if replica.role == "prefill":
             for task in done.first:
                 if task.held is not None:
                     self._hand_over(replica, number, task)
         record.spans.append(self._span(replica, number, running))
         self.idle[replica.number, number] = replica
+
+    def _sent_s(self, replica: Replica, running: Running, first_tokens: int) -> float:
+        """When the last token of a run has left its frontend, which sends them as they come; every
+        attention rank has one of its own."""
+        run, ranks = running.run, len(replica.lanes[0].ranks)
+        tokens = run.steps * (run.sequences - len(run.chunks)) + first_tokens
+        begin_s = max(running.start_s, replica.frontend_s)
+        replica.frontend_s = max(self.now_s, begin_s + tokens / ranks * self.entry.token_s)
+        return replica.frontend_s
+
+    def _answered(self) -> None:
+        self.in_flight -= 1
+        self._next_client()
 
     def _hand_over(self, replica: Replica, number: int, task: Task) -> None:
         replica.lanes[number].withdraw(task)
