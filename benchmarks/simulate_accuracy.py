@@ -23,7 +23,7 @@ import pandas as pd
 from optimizer.cost.accounting import phase_tables
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.given import CHUNK, Given, residence
-from optimizer.cost.pricing import Job
+from optimizer.cost.job import Job
 from optimizer.cost.rows import Rows
 from optimizer.evaluation import evaluate, read_groups
 from optimizer.layout import Layouts, ParallelLayout

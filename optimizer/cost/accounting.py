@@ -6,10 +6,11 @@ from collections import defaultdict
 
 import numpy as np
 
+from optimizer.cost.job import Job, step_columns
 from optimizer.cost.memory import MemoryColumns
 from optimizer.cost.price import part_seconds
 from optimizer.cost.pricers import operator_seconds
-from optimizer.cost.pricing import Job, memory_of, step_columns
+from optimizer.cost.pricing import memory_of
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import stage_maximum, stages_of
 from optimizer.layout import Layouts

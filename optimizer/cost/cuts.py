@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.pricing import Job, price_rows
+from optimizer.cost.job import Job
+from optimizer.cost.pricing import price_rows
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import Cut, even_cut, even_stages
 from optimizer.layout import Layouts

@@ -10,7 +10,7 @@ import numpy as np
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import price_best_cut
-from optimizer.cost.pricing import Job
+from optimizer.cost.job import Job
 from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, Space

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.demand import Device
 from optimizer.cost.factoring import representatives
 from optimizer.cost.fullest import fullest_bytes
+from optimizer.cost.job import Job, degree_columns, micro_sequences, sequence_tokens, step_columns
 from optimizer.cost.memory import (
     RUNTIME_RESERVE_BYTES,
     MemoryColumns,
@@ -21,109 +18,9 @@ from optimizer.cost.memory import (
 from optimizer.cost.price import Step, step_seconds
 from optimizer.cost.rows import Rows
 from optimizer.cost.serving import Prefill, decode_cycle, serving_times
-from optimizer.cost.stages import Cut, even_stages
 from optimizer.layout import Layouts
 from optimizer.operators import Floats, lower
-from optimizer.spec.cluster import Cluster
-from optimizer.spec.model import ModelSpec
 from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
-
-
-class Job(NamedTuple):
-    """What prices candidates: one pool of a cluster, a model in one set of formats, a workload."""
-
-    cluster: Cluster
-    pool: int
-    model: ModelSpec
-    workload: ForwardWorkload | ServingWorkload
-    calibration: Calibration
-    imbalances: tuple[tuple[int, float], ...] = ()  # EP -> hottest rank's load over the mean
-    cut: Cut = even_stages
-
-    @property
-    def device(self) -> Device:
-        return Device.of(self.cluster, self.pool)
-
-    @property
-    def constants(self) -> Constants:
-        """The calibration's constants of this engine on this pool's GPUs."""
-        generation = self.cluster.pools[self.pool].gpu.generation
-        return self.calibration.constants_of(self.workload.engine, generation)
-
-    @property
-    def memory_limit_bytes(self) -> float:
-        """What a plan may fill of one GPU: its memory less the workload's margin."""
-        gpu = self.cluster.pools[self.pool].gpu
-        return gpu.memory_bytes * (1.0 - self.workload.memory_margin)
-
-
-Steps = dict[str, dict[str, Floats]]  # phase -> columns of one step
-
-
-def sequence_tokens(workload: ForwardWorkload | ServingWorkload) -> int:
-    """Tokens of one sequence at its end."""
-    if isinstance(workload, ForwardWorkload):
-        return workload.seq_len
-    return workload.input_len + workload.output_len
-
-
-def _degrees(job: Job, layouts: Layouts) -> dict[str, Floats]:
-    """The columns that follow from the degrees alone [layouts]."""
-    columns = {
-        name: getattr(layouts, name).astype(np.float64)
-        for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
-    }
-    columns["imbalance"] = np.full(len(layouts), job.workload.expert_imbalance or 1.0)
-    for degree, factor in job.imbalances:
-        columns["imbalance"][layouts.ep == degree] *= factor
-    sizes = job.cluster.live_sizes[job.pool]
-    # Every boundary is inside a domain only where whole replicas fill the domains without rest.
-    whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
-    inside = whole | (sum(sizes.values()) == 1)
-    columns["pp_inside"] = np.where((layouts.pp > 1) & inside, 2.0, 1.0)
-    return columns
-
-
-def _micro(rows: Rows) -> Floats:
-    """Sequences of one micro-batch."""
-    return np.ceil(rows.sequences / rows.micro_batches)
-
-
-def step_columns(job: Job, rows: Rows, layouts: Layouts) -> Steps:
-    """The columns of each phase's step, as operators.lower reads them."""
-    degrees, workload = _degrees(job, layouts), job.workload
-    shared = {name: column[rows.layout] for name, column in degrees.items()}
-    cp = shared["cp"]
-    if isinstance(workload, ForwardWorkload):
-        length, micro = workload.seq_len, _micro(rows)
-        return {
-            "prefill": {
-                **shared,
-                "tokens": np.ceil(micro * length / cp),
-                "sequences": micro,
-                "context": np.full(len(rows), (length + 1) / 2.0),
-                "logits": micro,
-            }
-        }
-    fresh, micro = workload.input_len - workload.prefix_len, _micro(rows)
-    ones = np.ones(len(rows))
-    chunks = np.ceil(fresh / rows.chunk)
-    return {
-        "prefill": {
-            **shared,
-            "tokens": np.ceil(fresh / chunks / cp),
-            "sequences": ones,
-            "context": ones * (workload.prefix_len + (fresh + 1) / 2.0),
-            "logits": ones,
-        },
-        "decode": {
-            **shared,
-            "tokens": micro,
-            "sequences": micro,
-            "context": np.ceil((workload.input_len + workload.output_len / 2.0) / cp),
-            "logits": micro,
-        },
-    }
 
 
 def _most_tokens(job: Job, rows: Rows, cp: Floats, micro: Floats) -> Floats:
@@ -142,7 +39,7 @@ def _held(job: Job, rows: Rows) -> Floats:
 
 def memory_of(job: Job, rows: Rows, layouts: Layouts) -> MemoryColumns:
     """Memory of every candidate at the peak of its largest step."""
-    degrees, micro = _degrees(job, layouts), _micro(rows)
+    degrees, micro = degree_columns(job, layouts), micro_sequences(rows)
     columns = {name: column[rows.layout] for name, column in degrees.items()}
     columns["tokens"] = _most_tokens(job, rows, columns["cp"], micro)
     columns["held"] = _held(job, rows)
@@ -157,7 +54,7 @@ def _reserve(job: Job) -> float:
 
 def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
     """Bytes of the fullest rank [n]: what memory_of sums up, each part over its distinct rows."""
-    degrees, micro = _degrees(job, layouts), _micro(rows)
+    degrees, micro = degree_columns(job, layouts), micro_sequences(rows)
     redundant = job.workload.redundant_experts
     held = layout_bytes(job.model, degrees, sequence_tokens(job.workload), redundant)
     own = _held(job, rows)
@@ -182,7 +79,7 @@ def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
     """One step of a phase, priced once for each layout and number of tokens: a prefill of serving
     depends on the chunk alone, every other step on the micro-batch."""
     is_chunked = phase == "prefill" and not isinstance(job.workload, ForwardWorkload)
-    chosen, back = representatives(rows.layout, rows.chunk if is_chunked else _micro(rows))
+    chosen, back = representatives(rows.layout, rows.chunk if is_chunked else micro_sequences(rows))
     points = rows.take(chosen)
     columns = step_columns(job, points, layouts)[phase]
     pp, constants = layouts.pp[points.layout], job.constants

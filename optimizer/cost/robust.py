@@ -9,7 +9,7 @@ import numpy as np
 
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import price_best_cut
-from optimizer.cost.pricing import Job
+from optimizer.cost.job import Job
 from optimizer.cost.rows import Rows
 from optimizer.layout import Layouts
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload

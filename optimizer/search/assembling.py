@@ -11,7 +11,7 @@ import numpy as np
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import settled
-from optimizer.cost.pricing import Job
+from optimizer.cost.job import Job
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import even_stages
 from optimizer.layout import ParallelLayout

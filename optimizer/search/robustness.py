@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.pricing import Job, at_statistic
+from optimizer.cost.job import Job
+from optimizer.cost.pricing import at_statistic
 from optimizer.cost.robust import interval_factors
 from optimizer.layout import DEGREES
 from optimizer.plan import Plan, Plans, Robustness, sealed
