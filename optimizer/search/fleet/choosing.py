@@ -18,11 +18,15 @@ from optimizer.search.solver import new_solver
 from optimizer.spec.fleet import Mode, Role
 
 Objective = Literal["gpus", "money", "served"]
+ORDER = "canonical order"
 CRITERIA: Mapping[Objective, tuple[str, ...]] = {
-    "gpus": ("GPUs", "money", "canonical order"),
-    "money": ("money", "GPUs", "canonical order"),
-    "served": ("served", "GPUs", "money", "canonical order"),
+    "gpus": ("GPUs", "money", ORDER),
+    "money": ("money", "GPUs", ORDER),
+    "served": ("served", "GPUs", "money", ORDER),
 }
+# The second criterion is solved with presolve: 1.1 s against 4.4 s with 14,000 vectors. Elsewhere
+# presolve costs more than it saves: 0.5 s against 60 s on the order of what "served" leaves.
+PRESOLVED: Mapping[Objective, str] = {"gpus": "money", "money": "GPUs"}
 MONEY_STEPS = 1000  # the grid of money: thousandths an hour
 SERVED_STEPS = 1_000_000  # the grid of the largest weighted demand
 
@@ -83,7 +87,7 @@ def choose_fleet(
             (x, sum(round(MONEY_STEPS * prices[use.offer.pool] * use.gpus) for use in vector))
             for x, vector in uses
         ],
-        "canonical order": [(x, order) for own in picked.values() for order, x in enumerate(own)],
+        ORDER: [(x, order) for own in picked.values() for order, x in enumerate(own)],
     }
     if objective == "served":
         terms["served"] = _served(model, asks, picked)
@@ -160,7 +164,7 @@ def _solved(
         for variable in {x.index: x for own in picked.values() for x in own}.values():
             if values:
                 model.add_hint(variable, values[variable.index])
-        solver = new_solver()
+        solver = new_solver(presolve=PRESOLVED.get(objective) == name)
         found = solver.solve(model)
         if found not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             break
