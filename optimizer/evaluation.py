@@ -15,6 +15,7 @@ from optimizer.cost.given import Given, price_given, residence, running_and_wait
 from optimizer.errors import OptimizerError
 from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
+from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.reading import read_cluster, read_model
 from optimizer.spec.shapes import COLUMNS, model_from_shape
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NEEDED = ("model", "hardware", "input_len", "output_len", "concurrency", "tp")
+# What a checkpoint's name for its precision means; published fp8 and fp4 ones scale blocks.
+CHECKPOINTS: dict[str, Format] = {
+    **{kind: kind for kind in FORMATS},
+    "fp8": "fp8_block",
+    "fp4": "nvfp4",
+}
 DENSE = ("attention", "ffn", "shared_experts", "experts")
 OUTPUTS = (
     "predicted_ttft_ms",
@@ -104,6 +111,8 @@ def read_groups(rows: pd.DataFrame) -> tuple[list[Group], list[str]]:
     for name, values in numbers.items():
         for row in np.flatnonzero(~((values >= 1) & (values < 1e9))).tolist():
             reasons[row] = reasons[row] or f"{name} must be a number of at least 1"
+    for row in np.flatnonzero(_number(rows, "pp") != 1).tolist():
+        reasons[row] = reasons[row] or "pp must be 1: rows of several stages are not priced"
     names = ("model", "hardware", "precision", "engine")
     keys = zip(*(_text(rows, name) for name in names), _shapes(rows), strict=True)
     shared: dict[tuple[str, str, str, str, Shape], list[int]] = {}
@@ -172,13 +181,13 @@ def precision_of(model: ModelSpec, name: str) -> Precision:
     own = model.precision
     if own.experts == "mxfp4" or not name:
         return own
-    kinds = {"bf16": "bf16", "fp16": "fp16", "fp8": "fp8_block", "fp4": "nvfp4", "int4": "int4"}
-    kind = kinds.get(name.lower())
+    kind = CHECKPOINTS.get(name.lower())
     if kind is None:
-        raise OptimizerError(f"unknown precision {name[:20]!r}; known are {', '.join(kinds)}")
+        known = ", ".join(CHECKPOINTS)
+        raise OptimizerError(f"unknown precision {name[:20]!r}; known are {known}")
     if kind == "fp8_block" and model.moe is None and model.name.startswith("llama"):
         kind = "fp8"  # the published checkpoints scale whole tensors
-    if kind in ("nvfp4", "int4") and model.moe is not None:
+    if FORMATS[kind].bits == 4 and model.moe is not None:
         changed = {**dict.fromkeys(DENSE, "bf16"), "experts": kind}
     else:
         changed = dict.fromkeys(DENSE, kind)
@@ -187,9 +196,10 @@ def precision_of(model: ModelSpec, name: str) -> Precision:
 
 def cached_in_eight_bits(model: ModelSpec, engine: str, generation: str) -> bool:
     """Whether an engine keeps this checkpoint's cache in 8 bits: quantised checkpoints on
-    Blackwell, and TensorRT-LLM's of any (inferred from where the measured runs begin to queue)."""
+    Blackwell, and TensorRT-LLM's of any but MXFP4 (inferred from where measured runs queue)."""
     kept = model.precision.experts if model.moe else model.precision.attention
-    return kept not in ("bf16", "fp16") and (generation == "blackwell" or engine == "trtllm")
+    always = engine == "trtllm" and kept != "mxfp4"
+    return kept not in ("bf16", "fp16") and (generation == "blackwell" or always)
 
 
 def given_of(

@@ -125,11 +125,18 @@ def test_rows_come_back_in_order_with_their_columns() -> None:
 def test_a_row_that_cannot_be_priced_says_why_and_stops_nothing() -> None:
     found = evaluate(
         pd.DataFrame(
-            [row(model="nope"), row(), row(tp=0), row(precision="fp7"), row(input_len="many")]
+            [
+                row(model="nope"),
+                row(pp=1),
+                row(tp=0),
+                row(precision="fp7"),
+                row(input_len="many"),
+                row(pp=2),
+            ]
         )
     )
     assert np.isfinite(found["predicted_tpot_ms"][1])
-    for index, word in ((0, "nope"), (2, "tp"), (3, "fp7"), (4, "input_len")):
+    for index, word in ((0, "nope"), (2, "tp"), (3, "fp7"), (4, "input_len"), (5, "pp")):
         assert word in found["reason"][index]
         assert np.isnan(found["predicted_tpot_ms"][index])
 
