@@ -104,8 +104,7 @@ def training_lines(plan: Plan, training: Training) -> str:
             if seconds
         ),
     ]
-    if training.joint is not None:
-        rows.append(["  layers and recompute", joint_text(training.joint)])
+    rows.append(["  layers and recompute", joint_text(training.joint)])
     return "\n".join(aligned(rows))
 
 
@@ -127,8 +126,8 @@ def chunk_text(plan: Plan) -> str:
 def joint_text(joint: Joint) -> str:
     """What the joint model of layers and recomputation proved."""
     return (
-        f"{joint.status}: of {joint.within_reach:,} choices within reach {joint.bounded:,} were "
-        f"beaten by a bound, {joint.solved:,} solved, {joint.better:,} better"
+        f"{joint.status}: of {joint.within_reach:,} choices that memory binds {joint.bounded:,} "
+        f"beaten by a bound, {joint.solved:,} solved by layer, {joint.better:,} better"
     )
 
 

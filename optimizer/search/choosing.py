@@ -27,6 +27,7 @@ class Account(NamedTuple):
     infeasible: int
     dominated: int
     given: int
+    joint: dict[str, int]
 
 
 class Ranked(NamedTuple):
@@ -75,6 +76,7 @@ def choose(
         sifted.infeasible,
         sifted.candidates - sifted.infeasible - len(kept),
         len(kept),
+        sifted.joint,
     )
     ends, origin = at_ends(left.take(kept))
     own = [by_name[name].take(kept).take(origin) for name in OBJECTIVES[objective]]

@@ -24,6 +24,7 @@ from optimizer.spec.cluster import Cluster
 
 ENDLESS = "finite times"  # a row whose times are no numbers cannot be ranked
 LARGEST = 1e200
+JOINT = "joint: "  # marks counts that are no candidates
 
 
 class Sifted(NamedTuple):
@@ -34,6 +35,8 @@ class Sifted(NamedTuple):
     candidates: int
     broken: dict[str, int]  # limit -> rows that break it
     broken_together: dict[str, int]  # "memory + ttft" -> rows that break just these
+
+    joint: dict[str, int]  # what the joint model of training did
 
     @property
     def infeasible(self) -> int:
@@ -47,13 +50,18 @@ def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
     count = 0
     broken: Counter[str] = Counter()
     together: Counter[str] = Counter()
+    joint: Counter[str] = Counter()
     for part in parts:
         held = rooms(cluster, part)
         limited = with_room(cluster, part, held)
         masks = _masks(limited)
-        count += len(part) + sum(part.settled.values())
+        count += len(part)
         broken.update(dict.fromkeys(part.limits, 0))
         for name, many in part.settled.items():
+            if name.startswith(JOINT):
+                joint[name.removeprefix(JOINT)] += many
+                continue
+            count += many
             if name in part.limits:
                 together[name] += many
                 broken[name] += many
@@ -72,6 +80,7 @@ def sift(cluster: Cluster, parts: Iterable[Candidates]) -> Sifted:
         count,
         dict(broken),
         dict(together),
+        dict(joint),
     )
 
 

@@ -26,7 +26,12 @@ from optimizer.verify.traffic import collectives, floors, traffic
 from optimizer.verify.training_memory import training_memory
 from optimizer.verify.training_space import training_space
 from optimizer.verify.training_stages import blocks, schedule_rules, training_batch
-from optimizer.verify.training_step import layer_seconds, pipeline, training_flops
+from optimizer.verify.training_step import (
+    joint_counts,
+    layer_seconds,
+    pipeline,
+    training_flops,
+)
 from optimizer.verify.weights import weights
 
 CHECKS: tuple[Check, ...] = (
@@ -88,6 +93,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     limits,
     proof,
     candidates,
+    joint_counts,
     training_space,
     others,
 )

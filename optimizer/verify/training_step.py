@@ -91,6 +91,18 @@ def layer_seconds(plan: Json) -> Iterator[Outcome]:
             yield (repeats > 0) == (work["recompute"] != "none"), f"{what}: repeats {repeats:.4g} s"
 
 
+def joint_counts(plan: Json) -> Iterator[Outcome]:
+    """Every choice that memory binds was beaten by a bound, solved, or is said to be unproven."""
+    for deployment in plan["deployments"]:
+        told = deployment["training"]["joint"]
+        names = ("within_reach", "bounded", "solved", "better", "unproven")
+        reach, bounded, solved, better, unproven = (count(told[name]) for name in names)
+        least, most = bounded + solved, bounded + solved + unproven
+        yield least <= reach <= most, f"{reach} within reach, {least} to {most} told of"
+        yield better <= solved, f"{better} better of {solved} solved"
+        yield equal("status", told["status"], "FEASIBLE" if unproven else "OPTIMAL")
+
+
 def pipeline(plan: Json) -> Iterator[Outcome]:
     """Micro-batches on the slowest stage, the wait of its schedule, and what happens once a step
     make up the step; tokens follow."""

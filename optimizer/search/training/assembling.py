@@ -19,6 +19,7 @@ from optimizer.plan import (
     Balance,
     Batch,
     Deployment,
+    Joint,
     Memory,
     Plan,
     Prediction,
@@ -87,7 +88,7 @@ def assemble_training(
         memory=memory,
         phases={},
         balance=_balance(cut, memory, len(placement.idle_gpus)),
-        training=_training(job, rows, layout, cut, float(candidate.latency_s[0])),
+        training=_training(job, rows, layout, cut, ranked, chosen),
     )
     calibration = job.calibration
     return Plan(
@@ -148,9 +149,14 @@ def _balance(cut: Staged, memory: Memory, idle: int) -> Balance:
 
 
 def _training(
-    job: TrainingJob, rows: TrainingLayouts, layout: ParallelLayout, cut: Staged, step_s: float
+    job: TrainingJob,
+    rows: TrainingLayouts,
+    layout: ParallelLayout,
+    cut: Staged,
+    ranked: Ranked,
+    chosen: Chosen,
 ) -> Training:
-    workload = job.workload
+    workload, step_s = job.workload, float(ranked.candidate.latency_s[0])
     send_bytes, send_s = send_of(job, rows, cut)
     seconds = {name: float(column[0]) for name, column in cut.priced.step.parts.items()}
     seconds["other"] += step_s - sum(seconds.values())
@@ -174,6 +180,16 @@ def _training(
         collectives=collectives_of(job, rows, cut),
         step_seconds=seconds,
         model_flops=model_flops(job.model, job.step, workload.global_batch),
+        joint=joint_of(chosen),
+    )
+
+
+def joint_of(chosen: Chosen) -> Joint:
+    """What the joint model did, from the account of the run."""
+    told = chosen.account.joint
+    return Joint(
+        status="FEASIBLE" if told["unproven"] else "OPTIMAL",
+        **{name.replace(" ", "_"): many for name, many in told.items()},
     )
 
 

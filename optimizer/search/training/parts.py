@@ -30,6 +30,7 @@ from optimizer.search.training.choices import (
 from optimizer.search.training.cutting import cut_rows, roomy_rows
 from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.prices import PriceTable, row_prices
+from optimizer.search.training.refining import Binding, refined
 from optimizer.search.training.skyline import Skyline
 
 BATCH = 1024  # layouts of a part
@@ -113,9 +114,9 @@ def _parts(
     able = able[np.argsort(known.step_s[able], kind="stable")]
     settled = Counter({"memory": _choices(known, np.flatnonzero(~np.isfinite(known.step_s)))})
     batch = _first_of_each(able, gpus, top)
-    found = 0
+    found, binding = 0, list[Binding]()
     while len(batch):
-        part = _part(job, index, known, batch, skyline.reach(gpus))
+        part = _part(job, index, known, batch, skyline.reach(gpus), binding)
         yield part
         fits = np.flatnonzero((part.broken() == 0) & (rooms(job.cluster, part) > 0))
         skyline.add(keys[part.origin[fits]], gpus[part.origin[fits]], part.latency_s[fits])
@@ -125,6 +126,9 @@ def _parts(
         settled["dominated"] += _choices(known, able[beaten])
         able = able[~beaten]
         batch = able[:BATCH]
+    joint = refined(job, index, binding, skyline, keys, gpus)
+    found += len(joint)
+    yield joint
     rest = _nearest(job, index, known) if not found else _nothing(job, index)
     settled["memory"] -= len(rest)
     yield replace(rest, settled=dict(settled))
@@ -146,7 +150,12 @@ def _first_of_each(able: Ints, gpus: Ints, many: int) -> Ints:
 
 
 def _part(
-    job: TrainingJob, index: int, known: Bounded, batch: Ints, reach: Floats
+    job: TrainingJob,
+    index: int,
+    known: Bounded,
+    batch: Ints,
+    reach: Floats,
+    binding: list[Binding],
 ) -> TrainingCandidates:
     """The choices of some layouts whose bounds are within reach, where any mode of them fits."""
     chosen = np.zeros(len(known.layouts), dtype=bool)
@@ -167,6 +176,7 @@ def _part(
         entry = np.arange(len(block)) if whole else known.entry[pair[start:end]]
         found = _fastest(job, block, reach[origin[start:end]], table, entry)
         unfit += found.unfit
+        binding.append(Binding(block.take(found.binding), origin[start:end][found.binding]))
         few = candidates_of(
             job, index, block.take(found.rows), found.mode, found.step_s, found.bytes
         )
@@ -198,6 +208,7 @@ class _Fastest(NamedTuple):
     step_s: Floats
     bytes: Floats
     unfit: int
+    binding: Ints  # rows within reach where memory forbids to recompute nothing
 
 
 def _fastest(
@@ -209,7 +220,7 @@ def _fastest(
     mode = np.zeros(n, dtype=np.int64)
     step_s, memory = np.full(n, np.inf), np.full(n, np.inf)
     unfit = 0
-    open_rows = np.arange(n)
+    open_rows = binding = np.arange(n)
     for name, bits in job.modes.items():
         some = rows.take(open_rows)
         prices = table.prices(some, entry[open_rows], bits)
@@ -232,10 +243,11 @@ def _fastest(
         unfit += int((~fits).sum())
         if name == "none":
             open_rows = open_rows[~fits]
+            binding = open_rows
         if not len(open_rows):
             break
     kept = np.flatnonzero(np.isfinite(step_s))
-    return _Fastest(kept, mode[kept], step_s[kept], memory[kept], unfit)
+    return _Fastest(kept, mode[kept], step_s[kept], memory[kept], unfit, binding)
 
 
 def _nearest(job: TrainingJob, index: int, known: Bounded) -> TrainingCandidates:

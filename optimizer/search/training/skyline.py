@@ -27,6 +27,10 @@ class Skyline:
             if key not in self._steps or step < self._steps[key][1]:
                 self._steps[key] = (many, step)
 
+    def best(self) -> float:
+        """The least step of all; infinite where there is none."""
+        return min((step for _, step in self._steps.values()), default=float("inf"))
+
     def reach(self, gpus: Ints) -> Floats:
         """The step that `top` layouts of no more GPUs reach (infinite where fewer do) [n]."""
         sizes: list[int] = []
