@@ -20,6 +20,7 @@ from optimizer.spec.reading import read_job
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "configs" / "cases"
 DEGRADED = "preset: h100-sxm\nname: h100-sxm-degraded\nnodes: 3\ndead: [node1/gpu3, node2/gpu7]\n"
+Flags = dict[str, int]
 CLUSTERS: tuple[tuple[str, str, str, int | None], ...] = (
     ("deepseek-v3-on-16-h200", "h200-sxm", "deepseek-v3", 16),
     ("qwen3-235b-a22b-on-7-h200", "h200-sxm", "qwen3-235b-a22b", 7),
@@ -27,20 +28,37 @@ CLUSTERS: tuple[tuple[str, str, str, int | None], ...] = (
     ("gpt-oss-120b-on-1-h100", "h100-sxm", "gpt-oss-120b", 1),
     ("llama-3.1-405b-on-22-h100", DEGRADED, "llama-3.1-405b", None),
 )
+TRAINED: tuple[tuple[str, Path | str, Path | str, int | None, Flags], ...] = (
+    (
+        "case-e-trained",
+        CASES / "e" / "hardware.yaml",
+        CASES / "e" / "model.yaml",
+        None,
+        {"global_batch": 128, "sequence_length": 1024},
+    ),
+    (
+        "gpt3-175b-trained-on-512-a100",
+        "a100-sxm",
+        "gpt3-175b",
+        512,
+        {"global_batch": 1536, "sequence_length": 2048},
+    ),
+)
 
 
-def jobs(folder: Path) -> list[tuple[str, Path | str, Path | str, int | None]]:
-    """(name, hardware, model, GPUs) of every golden plan."""
+def jobs(folder: Path) -> list[tuple[str, Path | str, Path | str, int | None, Flags]]:
+    """(name, hardware, model, GPUs, workload flags) of every golden plan."""
     degraded = folder / "degraded.yaml"
     degraded.write_text(DEGRADED, encoding="utf-8")
-    cases: list[tuple[str, Path | str, Path | str, int | None]] = [
-        (f"case-{case}", CASES / case / "hardware.yaml", CASES / case / "model.yaml", None)
+    cases: list[tuple[str, Path | str, Path | str, int | None, Flags]] = [
+        (f"case-{case}", CASES / case / "hardware.yaml", CASES / case / "model.yaml", None, {})
         for case in "abcde"
     ]
-    return cases + [
-        (name, degraded if hardware == DEGRADED else hardware, model, gpus)
+    clusters: list[tuple[str, Path | str, Path | str, int | None, Flags]] = [
+        (name, degraded if hardware == DEGRADED else hardware, model, gpus, {})
         for name, hardware, model, gpus in CLUSTERS
     ]
+    return [*cases, *clusters, *TRAINED]
 
 
 def main() -> None:
@@ -48,8 +66,8 @@ def main() -> None:
     reason = sys.argv[1] if len(sys.argv) > 1 else ""
     golden = ROOT / "results" / "golden"
     with tempfile.TemporaryDirectory() as folder:
-        for name, hardware, model, gpus in jobs(Path(folder)):
-            job = read_job(hardware, model, gpus=gpus)
+        for name, hardware, model, gpus, flags in jobs(Path(folder)):
+            job = read_job(hardware, model, flags=flags, gpus=gpus)
             plan = optimize(job.cluster, job.model, job.workload).best
             path = golden / f"{name}.json"
             accepted = load_plan(path).accepted if path.exists() else ()

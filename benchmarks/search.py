@@ -21,6 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CASE_D = ROOT / "configs" / "cases" / "d"
 LIMITS = ("--ttft", "2s", "--tpot", "50ms")
 GPUS = (8, 128, 1024, 16_384, 131_072)
+TRAINING = {
+    "training GPT-3 175B on 512 A100": (
+        *("--hardware", "a100-sxm", "--model", "gpt3-175b", "--gpus", "512"),
+        *("--global-batch", "1536", "--sequence-length", "2048"),
+    ),
+    "training DeepSeek-V3 on 2,048 H800": (
+        *("--hardware", "h800-sxm", "--model", "deepseek-v3", "--gpus", "2048"),
+        *("--global-batch", "15360", "--sequence-length", "4096"),
+    ),
+}
 
 
 def cases() -> dict[str, tuple[str, ...]]:
@@ -28,9 +38,8 @@ def cases() -> dict[str, tuple[str, ...]]:
     files = ("--hardware", str(CASE_D / "hardware.yaml"), "--model", str(CASE_D / "model.yaml"))
     deepseek = ("--hardware", "h200-sxm", "--model", "deepseek-v3", *LIMITS)
     found = {"case D": files}
-    return found | {
-        f"DeepSeek-V3 on {count:,} H200": (*deepseek, "--gpus", str(count)) for count in GPUS
-    }
+    found |= {f"DeepSeek-V3 on {count:,} H200": (*deepseek, "--gpus", str(count)) for count in GPUS}
+    return found | TRAINING
 
 
 def timed(arguments: tuple[str, ...], folder: str) -> tuple[float, float, float]:

@@ -54,9 +54,9 @@ class Joint(Frozen):
     """What the joint model of layers on stages and recomputation by layer did for the best plan.
 
     within_reach: choices whose memory forbids to recompute nothing and whose bound is no more than
-    the best step; of them `bounded` are beaten by a bound with fractions of layers, `solved` went to
-    CP-SAT, `better` beat the best step so far; unproven were not solved to their end: with none no
-    cut and no recomputation by layer beats the best plan (to 0.01 % of the pipeline's seconds).
+    the best step; of them `bounded` are beaten by a bound with fractions of layers, `solved` went
+    to CP-SAT, `better` beat the best step so far; unproven were not solved to their end: with none
+    no cut and no recomputation by layer beats the best plan (to 0.01 % of the pipeline's seconds).
     """
 
     status: Literal["OPTIMAL", "FEASIBLE"]

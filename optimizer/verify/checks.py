@@ -23,7 +23,7 @@ from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
 from optimizer.verify.tables import table_shape, table_sums
 from optimizer.verify.traffic import collectives, floors, traffic
-from optimizer.verify.training_memory import training_memory
+from optimizer.verify.training_memory import layer_sizes, training_memory
 from optimizer.verify.training_space import training_space
 from optimizer.verify.training_stages import blocks, schedule_rules, training_batch
 from optimizer.verify.training_step import (
@@ -85,6 +85,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     groups,
     spans,
     training_memory,
+    layer_sizes,
     memory_sums,
     training_flops,
     layer_seconds,

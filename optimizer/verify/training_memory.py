@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from optimizer.verify.document import Json, count, degrees, layer_types, number
+from optimizer.verify.document import Json, count, degrees, layer_types, number, quantity
 from optimizer.verify.finding import Outcome, equal
+from optimizer.verify.gpus import pool_of
 from optimizer.verify.matrices import layer_matrices, up
 from optimizer.verify.memory import expert_pairs
 from optimizer.verify.training_stages import predicted_layers
 
 STATIC = 0.01
-ACTIVATIONS = 0.35
+ACTIVATIONS = 0.2
 MASTER_BYTES = {"adam": 12}  # a parameter: fp32 weights and moments
 WEIGHT_BYTES = 2
+SLOWER = 3.0  # links reach at least a third of their rate
+HOP_S = 1e-3  # starts of all hops together
+MOST_RAILS = 1024  # links that one ring uses at once
 PADDED = 128  # the vocabulary is padded to so many rows a rank
 
 
@@ -103,6 +107,65 @@ def in_flight(layout: dict[str, int], micro_batches: int, stage: int) -> float:
     pp, vp = layout["pp"], layout["vp"]
     first = pp + (pp - 1) / vp if vp > 1 else float(pp)
     return max(1.0, min(first - stage, float(micro_batches)))
+
+
+def layer_sizes(plan: Json) -> Iterator[Outcome]:
+    """Parameters and activations of one layer of each sort, and what a stage hands on."""
+    model = plan["model"]
+    names, hidden = layer_types(model), count(model["hidden_size"], 1)
+    for deployment in plan["deployments"]:
+        told, tp = deployment["training"], degrees(deployment)["tp"]
+        table = PADDED * up(model["vocab_size"], PADDED * tp) * hidden
+        for work in told["layers"]:
+            part, mode, many = work["part"], work["recompute"], 1
+            if part in ("embedding", "head"):
+                due = (float(table), 0.0, 0.0)
+            else:
+                name = names[-1] if part == "mtp" else part
+                many = predicted_layers(plan) if part == "mtp" else 1
+                due = (
+                    *layer_parameters(plan, deployment, name),
+                    kept_bytes(plan, deployment, name, mode),
+                )
+            what = f"{part} ({mode})"
+            dense, routed, kept = (many * amount for amount in due)
+            yield equal(f"{what} dense parameters", work["dense_parameters"], dense, STATIC)
+            yield equal(f"{what} expert parameters", work["expert_parameters"], routed, STATIC)
+            yield equal(f"{what} kept, bytes", work["kept_bytes"], kept, ACTIVATIONS)
+        yield from _sent(plan, deployment)
+
+
+def _sent(plan: Json, deployment: Json) -> Iterator[Outcome]:
+    """Bytes of sends and of what runs once a step; a send is no faster than its link."""
+    layout, told = degrees(deployment), deployment["training"]
+    pool = pool_of(plan, deployment)
+    tokens = told["micro_batch"] * plan["workload"]["sequence_length"] / layout["cp"]
+    sent = 2.0 * tokens * plan["model"]["hidden_size"] if layout["pp"] > 1 else 0.0
+    yield equal("bytes to the next stage", told["send_bytes"], sent)
+    links = [quantity(pool[tier]["bandwidth"], "B/s") for tier in ("intra_node", "inter_node")]
+    least, most = sent / layout["tp"] / max(links), sent / min(links) * SLOWER + HOP_S
+    seconds = number(told["send_s"])
+    yield least <= seconds <= most, f"a send takes {seconds:.4g} s of {least:.4g} to {most:.4g}"
+    names, chunk_of = layer_types(plan["model"]), told["block_chunk"][1:]
+    held = {"dp": [0.0] * layout["pp"], "edp": [0.0] * layout["pp"]}
+    for name, chunk in zip(names, chunk_of, strict=False):
+        dense, routed = layer_parameters(plan, deployment, name)
+        held["dp"][chunk % layout["pp"]] += dense
+        held["edp"][chunk % layout["pp"]] += routed
+    sizes = {"dp": layout["dp"] * layout["cp"], "edp": layout["edp"]}
+    for each in told["collectives"]:
+        axis, width = each["axis"], {"reduce_scatter": 4.0, "all_gather": 2.0}[each["kind"]]
+        yield equal(f"ranks of {each['name']}", each["group_size"], sizes[axis])
+        payload = width * max(held[axis])
+        yield equal(f"bytes of {each['name']}", each["payload_bytes"], payload, STATIC)
+        share = (sizes[axis] - 1) / sizes[axis]
+        least = share * payload / (max(links) * min(sizes[axis], MOST_RAILS))
+        took = number(each["seconds"])
+        slowest = share * payload / min(links) * SLOWER + HOP_S
+        yield (
+            least <= took <= slowest,
+            f"{each['name']}: {took:.4g} s, {least:.4g} to {slowest:.4g}",
+        )
 
 
 def training_memory(plan: Json) -> Iterator[Outcome]:

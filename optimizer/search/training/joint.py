@@ -9,7 +9,7 @@ the step is (m - 1/vp) x the slowest stage + all stages / vp, and what no cut ch
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -81,7 +81,7 @@ class _Model:
         self._limit_memory()
         self._time()
 
-    def _stage(self, stage: int, kind: int) -> cp_model.LinearExprT:
+    def _stage(self, stage: int, kind: int) -> Any:
         return sum(self._count[stage, kind, mode] for mode in range(len(self._modes)))
 
     def _place(self) -> None:
@@ -123,7 +123,7 @@ class _Model:
             flight = self.pieces.flight(stage) * float(np.max(rates.kept))
             first, last = stage == 0, stage == self._pp - 1
             fixed = around + table * first
-            terms: list[cp_model.LinearExprT] = []
+            terms: list[Any] = []
             if last:
                 alone = 1.0 - float(held.tied) if first else 1.0
                 fixed += alone * table + float(held.logits[0]) * (1 + predicted)
@@ -157,9 +157,9 @@ class _Model:
             for own, name in zip(seconds, self._kinds, strict=True)
         )
         self._scale = TIME_STEPS / (whole + sum(ends) + float(np.max(pieces.mtp.both_s)))
-        stages = []
+        stages: list[Any] = []
         for stage in range(self._pp):
-            terms = [
+            terms: list[Any] = [
                 self._grid(seconds[kind][mode]) * self._count[stage, kind, mode]
                 for kind, mode in product(range(len(self._kinds)), range(len(self._modes)))
             ]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.cost.factoring import representatives
-from optimizer.cost.training.layouts import Floats, TrainingLayouts
+from optimizer.cost.training.layouts import NOTHING, Floats, TrainingLayouts
 from optimizer.errors import Problem, SpecError
 from optimizer.layout import DEGREES, Ints, Layouts, Space
 from optimizer.search.room import rooms
@@ -116,7 +116,7 @@ def _parts(
     batch = _first_of_each(able, gpus, top)
     found, binding = 0, list[Binding]()
     while len(batch):
-        part = _part(job, index, known, batch, skyline.reach(gpus), binding)
+        part = _part(job, index, known, batch, skyline.reach(gpus), skyline.best(), binding)
         yield part
         fits = np.flatnonzero((part.broken() == 0) & (rooms(job.cluster, part) > 0))
         skyline.add(keys[part.origin[fits]], gpus[part.origin[fits]], part.latency_s[fits])
@@ -155,6 +155,7 @@ def _part(
     known: Bounded,
     batch: Ints,
     reach: Floats,
+    best_s: float,
     binding: list[Binding],
 ) -> TrainingCandidates:
     """The choices of some layouts whose bounds are within reach, where any mode of them fits."""
@@ -174,7 +175,7 @@ def _part(
         whole = bool(rows.fully_sharded[start])
         table = PriceTable(job, block) if whole else known.table
         entry = np.arange(len(block)) if whole else known.entry[pair[start:end]]
-        found = _fastest(job, block, reach[origin[start:end]], table, entry)
+        found = _fastest(job, block, reach[origin[start:end]], best_s, table, entry)
         unfit += found.unfit
         binding.append(Binding(block.take(found.binding), origin[start:end][found.binding]))
         few = candidates_of(
@@ -208,44 +209,47 @@ class _Fastest(NamedTuple):
     step_s: Floats
     bytes: Floats
     unfit: int
-    binding: Ints  # rows within reach where memory forbids to recompute nothing
+    binding: Ints  # rows that memory forbids to recompute nothing, and that may be the best
 
 
 def _fastest(
-    job: TrainingJob, rows: TrainingLayouts, reach: Floats, table: PriceTable, entry: Ints
+    job: TrainingJob,
+    rows: TrainingLayouts,
+    reach: Floats,
+    best_s: float,
+    table: PriceTable,
+    entry: Ints,
 ) -> _Fastest:
     """Every mode of the rows that may still be the fastest and within reach. Where a row fits that
     recomputes nothing, no other mode is: they only repeat work."""
     n, limit = len(rows), job.memory_limit_bytes
     mode = np.zeros(n, dtype=np.int64)
     step_s, memory = np.full(n, np.inf), np.full(n, np.inf)
+    bound = least_step(job, rows, table.prices(rows, entry, NOTHING))
+    open_rows = binding = np.flatnonzero(bound <= reach)
     unfit = 0
-    open_rows = binding = np.arange(n)
     for name, bits in job.modes.items():
-        some = rows.take(open_rows)
-        prices = table.prices(some, entry[open_rows], bits)
-        bound = least_step(job, some, prices)
-        hopeful = (bound <= reach[open_rows]) & (bound < step_s[open_rows])
-        if name == "none":  # every mode takes longer
-            open_rows, some, prices = open_rows[hopeful], some.take(hopeful), prices.take(hopeful)
-            hopeful = hopeful[hopeful]
-        hopeful &= roomy_rows(job, some, prices)
-        few = np.flatnonzero(hopeful)
-        fits = np.zeros(len(open_rows), dtype=bool)
+        again = (table.work_s(bits) - table.work_s(NOTHING))[entry[open_rows]]
+        least = bound[open_rows] + again * (rows.micro_batches / rows.pp)[open_rows]
+        few = open_rows[(least <= reach[open_rows]) & (least < step_s[open_rows])]
+        some = rows.take(few)
+        prices = table.prices(some, entry[few], bits)
+        roomy = roomy_rows(job, some, prices)
+        unfit += len(few)
+        few, some, prices = few[roomy], some.take(roomy), prices.take(roomy)
         if len(few):
-            cuts = cut_rows(job, some.take(few), prices.take(few))
-            fits[few] = cuts.memory_bytes <= limit
-            better = few[fits[few] & (cuts.step_s < step_s[open_rows[few]])]
-            at = np.searchsorted(few, better)
-            chosen = open_rows[better]
-            mode[chosen], step_s[chosen] = bits, cuts.step_s[at]
-            memory[chosen] = cuts.memory_bytes[at]
-        unfit += int((~fits).sum())
+            cuts = cut_rows(job, some, prices)
+            fits = cuts.memory_bytes <= limit
+            unfit -= int(fits.sum())
+            better = fits & (cuts.step_s < step_s[few])
+            chosen = few[better]
+            mode[chosen], step_s[chosen] = bits, cuts.step_s[better]
+            memory[chosen] = cuts.memory_bytes[better]
         if name == "none":
-            open_rows = open_rows[~fits]
-            binding = open_rows
+            open_rows = binding = open_rows[~np.isfinite(step_s[open_rows])]
         if not len(open_rows):
             break
+    binding = binding[bound[binding] <= best_s]
     kept = np.flatnonzero(np.isfinite(step_s))
     return _Fastest(kept, mode[kept], step_s[kept], memory[kept], unfit, binding)
 

@@ -61,9 +61,7 @@ class PriceTable:
 
     def prices(self, rows: TrainingLayouts, entry: Ints, bits: int) -> RowPrices:
         """The rows, each with its entry, with these recompute bits in every layer."""
-        if bits not in self._known:
-            self._known[bits] = self._priced(bits)
-        lowered, layer, first, last = self._known[bits]
+        lowered, layer, first, last = self._of(bits)
         job = self._job
         own = lowered.take(entry)
         layer, first, last = _taken(layer, entry), _taken(first, entry), _taken(last, entry)
@@ -82,6 +80,17 @@ class PriceTable:
         gathered = np.where(sharded, 2.0 * own.table_parameters, 0.0)
         around = gathered + job.rates.workspace_bytes + job.reserve_bytes
         return RowPrices(own, layer, first, last, around)
+
+    def work_s(self, bits: int) -> Floats:
+        """One micro-batch through the whole model, both ways [entries]."""
+        _, layer, first, last = self._of(bits)
+        found: Floats = layer["both_s"] @ layer_counts(self._job)
+        return found + first["both_s"] + last["both_s"]
+
+    def _of(self, bits: int) -> tuple[Lowered, Columns, Columns, Columns]:
+        if bits not in self._known:
+            self._known[bits] = self._priced(bits)
+        return self._known[bits]
 
     def _priced(self, bits: int) -> tuple[Lowered, Columns, Columns, Columns]:
         job = self._job
