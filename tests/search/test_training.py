@@ -16,9 +16,10 @@ from optimizer.spec.workload import TrainingWorkload
 from tests.search.training_instances import by_hand, cluster, job_of, model, workload
 
 FEW = {"recompute": ["none", "full"], "schedules": ["1f1b", "interleaved", "zero_bubble"]}
+PLAIN = {**FEW, "sharding": "optimizer", "micro_batch": 1, "max_context_parallel": 1}
 INSTANCES = {
     "roomy": (cluster((2,), "16 GB"), model(4), workload(4, **FEW)),
-    "tight": (cluster((4,), "1.2 GB"), model(4), workload(4, max_context_parallel=1, **FEW)),
+    "tight": (cluster((4,), "1.2 GB"), model(4), workload(4, **PLAIN)),
     "odd": (cluster((3,), "1.6 GB"), model(5), workload(6, **FEW)),
     "dead": (cluster((2, 2), "1.6 GB", ("node0/gpu1",)), model(4), workload(3, **FEW)),
     "experts": (cluster((4,), "1.5 GB"), model(3, experts=True), workload(4, **FEW)),
@@ -36,7 +37,7 @@ INSTANCES = {
 }
 
 
-BY_LAYER = ("dead", "lead", "predicting")
+BY_LAYER = ("tight", "dead", "lead", "predicting")
 
 
 @pytest.mark.parametrize("name", INSTANCES)
