@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from optimizer.cost.calibration import Calibration, Constants, load_calibration
 from optimizer.cost.fitting import PRIORS, calibrated, fit, held_out
@@ -35,9 +35,11 @@ def fitted(rows: pd.DataFrame, base: Calibration) -> Calibration:
     values = fit(runs.prepared, runs.ttft_s, runs.tpot_s, base)
     left = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base)
     errors, widths = {}, {}
+    answers = rows["output_len"].to_numpy(dtype=float)[runs.members] - 1
     for name, seconds, measured in (
         ("tpot", left.tpot_s, runs.tpot_s),
         ("ttft", left.ttft_s, runs.ttft_s),
+        ("throughput", left.request_s, runs.ttft_s + answers * runs.tpot_s),
     ):
         far = np.abs(seconds / measured - 1)
         errors[name] = (round(float(far.mean()), 3), round(float(np.median(far)), 3))
@@ -104,10 +106,31 @@ MEANINGS = {
 }
 
 
-def kept(document: dict[str, object]) -> str:
-    """The parts of the file that no run decides, as they are."""
-    parts = {name: document[name] for name in ("memory", "interval", "percentiles")}
-    return yaml.safe_dump(parts, sort_keys=False, default_flow_style=None, width=120)
+MEMORY_MEANINGS = {
+    "usable": "of the datasheet's memory",
+    "utilisation": "of that, the engines' default share",
+    "tuned_share": "of what is left beside the least reserve: serves where the share is tuned",
+    "context_bytes": "CUDA context and graphs, as vLLM reports them",
+    "communication_bytes": "NCCL's buffers where tp > 1",
+    "sampler_bytes_per_logit": "peak of the sampler's warm-up over a full batch",
+    "sampler_sequences": "of that batch",
+    "least_reserve_bytes": "what a tuned deployment still keeps free",
+}
+
+
+def kept(document: dict[str, Any]) -> str:
+    """The parts of the file that no constant of the pricers decides."""
+    lines = ["memory:                             # stated, from benchmarks/data/vllm_memory.csv"]
+    held = document["memory"]
+    for name, meaning in MEMORY_MEANINGS.items():
+        lines.append(f"  {name + f': {held[name]:.12g}':<34}# {meaning}")
+    lines += ["interval:                           # half-widths of 80 % intervals, in log space"]
+    lines += [f"  {name}: {width:.3g}" for name, width in document["interval"].items()]
+    lines += ["percentiles:                        # over the mean of a run's own requests"]
+    for name, ratios in document["percentiles"].items():
+        cells = ", ".join(f"{percentile}: {ratio:.3g}" for percentile, ratio in ratios.items())
+        lines.append(f"  {name}: {{{cells}}}")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
