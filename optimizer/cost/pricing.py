@@ -17,7 +17,7 @@ from optimizer.cost.memory import (
 )
 from optimizer.cost.price import Step, step_seconds
 from optimizer.cost.rows import Rows
-from optimizer.cost.serving import Prefill, decode_cycle, serving_times
+from optimizer.cost.serving import Prefill, decode_cycle, peak, serving_times
 from optimizer.layout import Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
@@ -139,9 +139,10 @@ def _serving(
     if workload.concurrency is not None:
         concurrency = workload.concurrency / rows.replicas_min
     if workload.request_rate is not None:
-        rate = workload.request_rate
-        replicas = np.maximum(1, np.ceil(rate * times.request_s / concurrency)).astype(np.int64)
-        concurrency = rate * times.request_s / replicas
+        in_flight = workload.request_rate * times.request_s
+        needed = np.ceil(peak(in_flight) / concurrency)
+        replicas = np.maximum(1, needed).astype(np.int64)
+        concurrency = in_flight / replicas
         rows = Rows(rows.layout, rows.sequences, rows.chunk, rows.micro_batches, replicas, replicas)
     return _candidates(
         job,

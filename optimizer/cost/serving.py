@@ -17,6 +17,22 @@ from optimizer.operators import Floats
 HOST_GPUS = 8.0  # that one host schedules: a node
 
 
+DEVIATIONS = 2.0  # beyond the mean: requests in flight are more in 2 % of the time
+
+
+def peak(in_flight: Floats) -> Floats:
+    """Slots for so many requests in flight in the mean: arrivals at random make their number
+    Poisson (M/G/infinity), which stays within two standard deviations 98 % of the time."""
+    slots: Floats = in_flight + DEVIATIONS * np.sqrt(in_flight)
+    return slots
+
+
+def sustained(slots: float) -> float:
+    """The mean number in flight whose peak fills so many slots, rounding aside."""
+    half = DEVIATIONS / 2
+    return float((np.sqrt(slots + half * half) - half) ** 2) * (1 - 1e-12)
+
+
 class Prefill(NamedTuple):
     """One request's prefill alone [n]: until its first token, and for how long it holds the
     slowest stage."""

@@ -95,7 +95,7 @@ def _most(fleet: Fleet, demand: Demand) -> str:
     found = []
     for role in dict.fromkeys(role for mode in demand.modes for role in ROLES[mode]):
         rates = [
-            offer.requests_per_s * (fleet.cluster.live_gpus(offer.pool) // offer.gpus)
+            offer.requests_per_s(fleet.cluster.live_gpus(offer.pool) // offer.gpus)
             for offer in offers_for(fleet, demand, role)
         ]
         most = f"{max(rates):.3g} at most from one layout in one pool" if rates else ""

@@ -36,7 +36,7 @@ def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
     rows_of = one_at_a_time if role == "prefill" else expand
     found = price(fleet.cluster, demand.model, workload, spaces, rows_of=rows_of)
-    return offers_of(found.candidates, workload.output_len)
+    return offers_of(found.candidates)
 
 
 def one_at_a_time(*asked: Any) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from optimizer.verify.document import (
@@ -39,7 +40,7 @@ def batch(plan: Json) -> Iterator[Outcome]:
         elif workload["request_rate"] is not None:
             rate = quantity(workload["request_rate"], "/s")
             in_flight = rate * number(plan["predictions"]["request_s"]["value"])
-            yield at_most("requests in flight", in_flight, sequences * ranks)
+            yield at_most("requests in flight at a peak", peak(in_flight), sequences * ranks)
         else:
             in_flight = sequences * ranks
         one = number(planned["concurrency_per_replica"])
@@ -50,6 +51,11 @@ def batch(plan: Json) -> Iterator[Outcome]:
             yield power, f"prefill chunk {chunk}: engines take powers of two"
         else:
             yield equal("prefill chunk of a forward pass", chunk, 0)
+
+
+def peak(in_flight: float) -> float:
+    """Two standard deviations beyond the mean of a Poisson number."""
+    return in_flight + 2 * math.sqrt(in_flight)
 
 
 def precision(plan: Json) -> Iterator[Outcome]:

@@ -45,8 +45,9 @@ def cluster_of(*pools: tuple[int, ...]) -> Cluster:
     )
 
 
-def offer(pool: int, rate: float, *pieces: tuple[int, int]) -> Offer:
-    return Offer(pool, ParallelLayout(), tuple(pieces), rate)
+def offer(pool: int, slots: float, *pieces: tuple[int, int]) -> Offer:
+    """A replica that holds so many requests of 4 s each."""
+    return Offer(pool, ParallelLayout(), tuple(pieces), slots, 4.0)
 
 
 def ask(name: str, wanted: float, vectors: list[Vector]) -> Ask:
@@ -74,14 +75,14 @@ def every_way(offers: list[Offer], wanted: float, max_pools: int) -> list[dict[O
         for chosen in combinations(pools, many):
             own = [[each for each in offers if each.pool == pool] for pool in chosen]
             for picks in product(*own):
-                tops = [int(np.ceil(wanted / pick.requests_per_s)) for pick in picks]
+                tops = [pick.replicas_for(wanted) for pick in picks]
                 for counts in product(*(range(1, top + 1) for top in tops)):
                     found.append(dict(zip(picks, counts, strict=True)))
     return found
 
 
 def rate(way: dict[Offer, int]) -> float:
-    return sum(pick.requests_per_s * many for pick, many in way.items())
+    return sum(pick.requests_per_s(many) for pick, many in way.items())
 
 
 def random_instance(seed: int) -> tuple[Cluster, list[list[Offer]], list[float]]:
@@ -98,7 +99,7 @@ def random_instance(seed: int) -> tuple[Cluster, list[list[Offer]], list[float]]
             pool = int(random.integers(len(pools)))
             size = int(random.choice(sizes))
             pieces = ((size, int(random.integers(1, 3))),)
-            own[pool, pieces] = offer(pool, float(random.integers(1, 9)), *pieces)
+            own[pool, pieces] = offer(pool, float(random.integers(6, 50)), *pieces)
         demands.append(list(own.values()))
         wanted.append(float(random.integers(2, 12)))
     return cluster_of(*pools), demands, wanted
@@ -125,7 +126,7 @@ def test_the_solver_equals_brute_force(seed: int, objective: Any) -> None:
     ways: list[list[dict[Offer, int]]] = []
     for own, want in zip(demands, wanted, strict=True):
         all_ways = every_way(own, want, 2)
-        ways.append([{}, *all_ways] if partial else [way for way in all_ways if rate(way) >= want])
+        ways.append([{}, *all_ways] if partial else [way for way in all_ways if rate(way) >= want * (1 - 1e-9)])
     best = None
     for combination in product(*ways):
         by_pool: dict[int, list[int]] = {}
@@ -166,7 +167,7 @@ def test_every_piece_lies_inside_one_domain() -> None:
     cluster = cluster_of((8, 5, 7))
     offers = [offer(0, 1.0, (5, 1)), offer(0, 1.0, (3, 2))]
     rooms = rooms_of(cluster, offers)
-    uses = [Use(each, 1, rooms[0].demand(each.pieces)) for each in offers]
+    uses = [Use(each, 1, rooms[0].demand(each.pieces), each.requests_per_s()) for each in offers]
     (five, threes) = name_gpus(cluster, rooms, uses)
     assert len({gpu.split("/")[0] for gpu in five}) == 1
     for piece in (threes[:3], threes[3:]):
@@ -201,7 +202,23 @@ def test_too_many_cuts_keep_the_longest_chain_and_say_so() -> None:
 
 def test_no_pool_serves_in_vain() -> None:
     cluster = cluster_of((8, 8), (8,))
-    offers = [offer(0, 5.0, (4, 1)), offer(1, 5.0, (4, 1))]
+    offers = [offer(0, 24.0, (4, 1)), offer(1, 24.0, (4, 1))]
     rooms = rooms_of(cluster, offers)
-    for vector in vectors_of(offers, rooms, 10.0, 2):
-        assert served_by(vector) == 10.0
+    found = vectors_of(offers, rooms, 8.0, 2)
+    assert {len(vector) for vector in found} == {1, 2}
+    for vector in found:
+        assert served_by(vector) >= 8.0 * (1 - 1e-9)
+        assert len(vector) == 1 or vector[0].requests_per_s < 8.0 * (1 - 1e-9)
+
+
+def test_replicas_keep_room_for_peaks_and_share_it() -> None:
+    """16 requests of 4 s in flight peak at 16 + 2 x 4 = 24: one replica of 24 sustains 4 a second,
+    two of them more than twice as much."""
+    one = offer(0, 24.0, (4, 1))
+    assert one.requests_per_s() == pytest.approx(4.0)
+    assert one.requests_per_s(2) > 8.0
+    assert one.requests_per_s(2) < 2 * one.full_per_s
+    for wanted in (0.1, 3.9, 4.0, 4.1, 8.0, 50.0):
+        many = one.replicas_for(wanted)
+        assert one.requests_per_s(many) >= wanted * (1 - 1e-12)
+        assert many == 1 or one.requests_per_s(many - 1) < wanted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, combinations, islice, product
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +18,13 @@ BLOCK = 256
 
 
 class Use(NamedTuple):
-    """So many replicas of one offer, and what they take of each row of its pool's room."""
+    """So many replicas of one offer, what they take of each row of its pool's room, and the
+    requests a second that they sustain."""
 
     offer: Offer
     replicas: int
     room: tuple[int, ...]
-
-    @property
-    def requests_per_s(self) -> float:
-        return self.offer.requests_per_s * self.replicas
+    requests_per_s: float
 
     @property
     def gpus(self) -> int:
@@ -77,12 +74,13 @@ def vectors_of(
     return list(chain.from_iterable(found.values()))
 
 
-def _uses(offer: Offer, room: PoolRoom, wanted_per_s: float) -> Iterator[Use]:
-    live = sum(size * many for size, many in room.domains)
-    enough = ceil(wanted_per_s * (1 - SHORT) / offer.requests_per_s)
-    one = room.demand(offer.pieces)
+def _uses(offer: Offer, own: PoolRoom, wanted_per_s: float) -> Iterator[Use]:
+    live = sum(size * many for size, many in own.domains)
+    enough = offer.replicas_for(wanted_per_s * (1 - SHORT))
+    one = own.demand(offer.pieces)
     for replicas in range(1, min(enough, live // offer.gpus) + 1):
-        yield Use(offer, replicas, tuple(replicas * each for each in one))
+        room = tuple(replicas * each for each in one)
+        yield Use(offer, replicas, room, offer.requests_per_s(replicas))
 
 
 def _joined(uses: Sequence[Sequence[Use]], least_per_s: float) -> Iterator[Vector]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from optimizer.errors import PlanError
-from optimizer.plan import Deployment, Plan, content_hash, read_plan
+from optimizer.plan import Deployment, Plan, Prediction, content_hash, read_plan
 from optimizer.plan.fleet import FleetPart, FleetPlan
 from optimizer.spec.workload import ServingWorkload
 
@@ -49,6 +49,9 @@ def demand_plan(fleet: FleetPlan, demand: str) -> Plan:
     if parts[-1].role == "decode":
         changed["prefix_len"] = 0
     predictions = dict(last.predictions)
+    serving = [fleet.plans[part.plan].predictions for part in parts if part.role == "serving"]
+    for name in ("tokens_per_s", "requests_per_s") if len(serving) > 1 else ():
+        predictions[name] = _summed([each[name] for each in serving])
     if parts[0].role == "prefill":
         first = fleet.plans[parts[0].plan].predictions["ttft_s"]
         predictions = {"ttft_s": first, "tpot_s": predictions["tpot_s"]}
@@ -62,6 +65,14 @@ def demand_plan(fleet: FleetPlan, demand: str) -> Plan:
             "hash": fleet.hash,
         }
     )
+
+
+def _summed(predictions: list[Prediction]) -> Prediction:
+    """The rate of several parts together."""
+    ends = {
+        end: sum(getattr(each, end) for each in predictions) for end in ("value", "low", "high")
+    }
+    return predictions[0].model_copy(update=ends)
 
 
 def _deployment(fleet: FleetPlan, part: FleetPart) -> Deployment:

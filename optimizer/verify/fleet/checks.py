@@ -16,6 +16,7 @@ from optimizer.verify.finding import (
     at_most,
     equal,
 )
+from optimizer.verify.load import peak
 
 WHOLE = {"tp": 1, "cp": 1}  # the cache of one request on one rank
 SHORT = 1 - 1e-9
@@ -139,6 +140,10 @@ def apart(document: Json) -> Iterator[Outcome]:
             yield equal(what, served["transfer_s"], slowest, 1e-9)
         for part, plan in own:
             if part["role"] == "prefill":
+                in_flight = part["share_per_s"] * plan["predictions"]["request_s"]["value"]
+                slots = part["replicas"] * plan["deployments"][0]["layout"]["dp"]
+                what = f"{served['demand']}: prompts in flight at a peak"
+                yield at_most(what, peak(in_flight) * SHORT, slots)
                 what = f"{served['demand']}: tokens of prefill"
                 yield equal(what, plan["workload"]["output_len"], 1)
 
