@@ -90,7 +90,7 @@ MEANINGS = {
     "fp8_efficiency": "what 8-bit products reach of their peak, over what 16-bit ones reach",
     "block_fp8_efficiency": "the same of 8 bits with scaled blocks, on top",
     "narrow_columns": "shards of so many columns reach half of a wide expert's rate",
-    "narrow_read_columns": "and take twice as long to read",
+    "narrow_read_bytes": "and rows of so many bytes take twice as long to read",
     "kernel_s": "start of one kernel",
     "collective_s": "start of an all-reduce; half of it of any other collective",
     "collective_doubling_s": "and for each doubling of its ranks",

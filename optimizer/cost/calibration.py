@@ -27,7 +27,7 @@ class Constants(NamedTuple):
     fp8_efficiency: Column
     block_fp8_efficiency: Column
     narrow_columns: Column
-    narrow_read_columns: Column
+    narrow_read_bytes: Column
     kernel_s: Column
     collective_s: Column
     collective_doubling_s: Column

@@ -42,7 +42,7 @@ class Device(NamedTuple):
 class Work(NamedTuple):
     """An operator that computes: seconds at the peak and at the memory's bandwidth, kernels that it
     starts; 1 or 0 whether it multiplies in 8 bits and whether in scaled blocks of them; the
-    narrower side of its matrices."""
+    narrower side of its matrices in columns, and in bytes."""
 
     arithmetic_s: Column
     memory_s: Column
@@ -50,6 +50,7 @@ class Work(NamedTuple):
     eight: Column
     blocks: Column
     side: Column
+    side_bytes: Column
 
 
 class Transfer(NamedTuple):
@@ -68,13 +69,15 @@ def work(operator: Operator, device: Device) -> Work:
     gpu, compute = device.gpu, device.compute(operator.format)
     eight = float(compute == "fp8" and "fp8" in gpu.flops_per_s)
     busy = operator.flops + operator.bytes > 0
+    side = np.maximum(np.minimum(operator.n, operator.k), 1.0)
     return Work(
         operator.flops / gpu.peak_flops_per_s(compute),
         operator.bytes / gpu.memory_bandwidth_bytes_per_s,
         np.where(busy, operator.kernels, 0.0),
         eight,
         eight * (operator.format == "fp8_block"),
-        np.maximum(np.minimum(operator.n, operator.k), 1.0),
+        side,
+        side * FORMATS[operator.format].bits / 8,
     )
 
 

@@ -39,7 +39,7 @@ PRIORS: Mapping[str, Prior] = {
     "fp8_efficiency": Prior(0.75, 0.25),
     "generations.blackwell.block_fp8_efficiency": Prior(0.70, 0.30),
     "narrow_columns": Prior(200.0, 0.50),
-    "narrow_read_columns": Prior(20.0, 0.50),
+    "narrow_read_bytes": Prior(20.0, 0.50),
     "kernel_s": Prior(2.5e-6, 0.35),
     "collective_s": Prior(6e-6, 0.40),
     "collective_doubling_s": Prior(2e-6, 0.50),

@@ -29,7 +29,7 @@ def gemm(asked: Work, constants: Constants) -> Floats:
 def grouped_gemm(asked: Work, constants: Constants) -> Floats:
     """Products of many experts: narrow shards leave tiles half empty and read in short bursts."""
     flops = constants.grouped_gemm_efficiency / (1.0 + constants.narrow_columns / asked.side)
-    memory = constants.memory_efficiency / (1.0 + constants.narrow_read_columns / asked.side)
+    memory = constants.memory_efficiency / (1.0 + constants.narrow_read_bytes / asked.side_bytes)
     return _roofline(asked, constants, flops, memory)
 
 

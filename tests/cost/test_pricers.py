@@ -20,7 +20,7 @@ B200 = Device.of(read_cluster("b200-sxm"), 0)
 
 
 def asked(**changes: float) -> Work:
-    plain = Work(3.0, 4.0, 0.0, 0.0, 0.0, 1e30)
+    plain = Work(3.0, 4.0, 0.0, 0.0, 0.0, 1e30, 1e30)
     return plain._replace(**changes)
 
 
@@ -40,15 +40,16 @@ def test_low_bits_reach_less_of_their_peak() -> None:
 
 
 def test_a_shard_as_narrow_as_the_constant_takes_twice_as_long() -> None:
-    constants = ONES._replace(narrow_columns=200.0, narrow_read_columns=20.0)
+    constants = ONES._replace(narrow_columns=200.0, narrow_read_bytes=20.0)
     assert grouped_gemm(asked(memory_s=0.0, side=200.0), constants) == 6.0
-    assert grouped_gemm(asked(arithmetic_s=0.0, side=20.0), constants) == 8.0
+    assert grouped_gemm(asked(arithmetic_s=0.0, side_bytes=20.0), constants) == 8.0
 
 
 def test_a_product_asks_for_its_operations_and_bytes_at_the_datasheets_rates() -> None:
     flops, moved = np.array([989e12]), np.array([4.8e12])
     found = work(Operator("x", "x", "gemm", flops, moved, n=64.0, k=128.0), H200)
-    assert (found.arithmetic_s, found.memory_s, found.side) == (1.0, 1.0, 64.0)
+    assert (found.arithmetic_s, found.memory_s) == (1.0, 1.0)
+    assert (found.side, found.side_bytes) == (64.0, 128.0)
     eight = work(Operator("x", "x", "gemm", flops, moved, format="fp8_block"), H200)
     assert (eight.arithmetic_s, eight.eight, eight.blocks) == (0.5, 1.0, 1.0)
 
@@ -103,7 +104,7 @@ def test_a_faster_device_is_never_slower(
     kind: str, arithmetic_s: float, memory_s: float, factor: float
 ) -> None:
     constants = load_calibration().constants_of("vllm", "hopper")
-    slow = Work(arithmetic_s, memory_s, 1.0, 1.0, 0.0, 256.0)
+    slow = Work(arithmetic_s, memory_s, 1.0, 1.0, 0.0, 256.0, 256.0)
     for quick in (
         slow._replace(memory_s=memory_s / factor),
         slow._replace(arithmetic_s=arithmetic_s / factor),
