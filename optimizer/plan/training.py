@@ -56,7 +56,7 @@ class Joint(Frozen):
     within_reach: choices whose memory forbids to recompute nothing and whose bound is no more than
     the best step; of them `bounded` are beaten by a bound with fractions of layers, `solved` went
     to CP-SAT, `better` beat the best step so far; unproven were not solved to their end: with none
-    no cut and no recomputation by layer beats the best plan (to 0.01 % of the pipeline's seconds).
+    no cut and no recomputation by layer beats the best plan (to 0.05 % of the pipeline's seconds).
     """
 
     status: Literal["OPTIMAL", "FEASIBLE"]

@@ -21,7 +21,7 @@ from optimizer.repairing.outlook import memory_of_row, price_few
 from optimizer.search.choosing import broken_limits, nearest_row
 from optimizer.spec.formats import Format
 from optimizer.spec.reading import read_cluster
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
+from optimizer.spec.workload import ForwardWorkload, ServingWorkload, TrainingWorkload
 
 Verdict = Literal["better", "worse", "no change"]
 
@@ -66,6 +66,13 @@ def price_remedies(job: Job, remedies: Sequence[str]) -> tuple[Remedy, ...]:
 
     Priced on the job's strategy, or on the best layout where it names none; the load is held still.
     """
+    if isinstance(job.workload, TrainingWorkload):
+        raise SpecError(
+            Problem(
+                "remedies are of inference; of training the search takes recompute, sharding and "
+                "schedules itself, and the workload says which: recompute: [none, selective, full]"
+            )
+        )
     job = _held_still(job)
     before = _state(job)
     found = []

@@ -28,7 +28,7 @@ TIME_STEPS = 1e6  # of one micro-batch through the whole model
 BYTES_STEP = 2.0**16
 SLACK = 2e-3  # of the cutoff: data-parallel traffic hides a little better behind slower stages
 EFFORT = 0.5  # deterministic seconds of one row
-GAP = 1e-4  # of the pipeline's seconds: closer is not told apart
+GAP = 5e-4  # of the pipeline's seconds: closer is not told apart
 
 
 class Solved(NamedTuple):
@@ -74,12 +74,25 @@ class _Model:
             key: self.model.new_int_var(0, len(self._names), "k")
             for key in product(range(self._pp), range(len(self._kinds)), range(len(self._modes)))
         }
+        for kind in range(len(self._kinds)):
+            for mode in self._beaten(kind):
+                for stage in range(self._pp):
+                    self.model.add(self._count[stage, kind, mode] == 0)
         self._mtp = [self.model.new_bool_var("mtp") for _ in self._modes]
         self.model.add_exactly_one(self._mtp)
         self._bounds: list[cp_model.IntVar] = []
         self._place()
         self._limit_memory()
         self._time()
+
+    def _beaten(self, kind: int) -> list[int]:
+        """Modes that another takes no longer, keeps no more and needs no more at once than."""
+        held = self.pieces.priced.memory_pieces.layers[kind]
+        seconds = self.pieces.priced.pieces.layers[kind].both_s
+        columns = np.stack([seconds, held.kept, held.working])
+        beats = (columns[:, :, None] <= columns[:, None, :]).all(axis=0)  # [by, of]
+        earlier = np.triu(np.ones_like(beats), 1)
+        return np.flatnonzero((beats & (~beats.T | earlier)).any(axis=0)).tolist()
 
     def _stage(self, stage: int, kind: int) -> Any:
         return sum(self._count[stage, kind, mode] for mode in range(len(self._modes)))
