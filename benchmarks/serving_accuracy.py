@@ -18,7 +18,7 @@ import serving_choices as choosing
 
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.fitting import PRIORS, held_out
-from optimizer.evaluation import evaluate, measured_runs
+from optimizer.evaluation import evaluate, measured_runs, read_groups
 
 MEMORY = Path(__file__).resolve().parent / "data" / "vllm_memory.csv"
 BANDS = [0, 4, 16, 64, 256, np.inf]
@@ -38,7 +38,6 @@ def predicted(rows: pd.DataFrame, is_shipped: bool) -> pd.DataFrame:
     """The rows with predictions and intervals; leaving their model out unless `is_shipped`."""
     found = evaluate(rows)
     found["is_moe"] = is_moe(rows)
-    found["suspect"] = found.get("suspect", pd.Series(index=found.index, dtype=object))
     if is_shipped:
         return found
     base = load_calibration()
@@ -55,10 +54,10 @@ def predicted(rows: pd.DataFrame, is_shipped: bool) -> pd.DataFrame:
 
 def is_moe(rows: pd.DataFrame) -> pd.Series:
     """Whether a row's model has routed experts."""
-    from optimizer.spec.reading import read_model
-
-    kinds = {name: read_model(name).model.moe is not None for name in rows["model"].unique()}
-    return rows["model"].map(kinds)
+    found = pd.Series(False, index=rows.index)
+    for group in read_groups(rows)[0]:
+        found.iloc[group.members] = group.given.model.moe is not None
+    return found
 
 
 def error_cells(rows: pd.DataFrame, name: str) -> str:
@@ -186,11 +185,13 @@ def main() -> None:
     parser.add_argument("--shipped", action="store_true", help="use the constants that ship")
     asked = parser.parse_args()
     rows = pd.read_csv(asked.rows)
+    for name in {"suspect", "engine_version"} - set(rows.columns):
+        rows[name] = None
     found = predicted(rows, asked.shipped)
     priced = found[found["predicted_tpot_ms"].notna()]
     how = "shipped constants" if asked.shipped else f"{len(PRIORS)} constants, leaving a model out"
     print(f"{len(rows)} rows, {len(priced)} predicted, {how}")
-    print(f"called infeasible: {int((~found['feasible'].astype(bool)).sum())}\n")
+    print(f"called infeasible: {int((~priced['feasible'].astype(bool)).sum())}\n")
     for table in (
         error_table(priced),
         interval_table(priced, asked.shipped),
