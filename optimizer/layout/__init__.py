@@ -2,6 +2,7 @@
 
 from optimizer.layout.degrees import DEGREES, Ints, Layouts, ParallelLayout
 from optimizer.layout.enumeration import Space, enumerate_layouts
+from optimizer.layout.leaves import boundary_leaf, leaf_gpus
 from optimizer.layout.names import Reading, read_strategy
 from optimizer.layout.rules import divisibility_problems
 from optimizer.layout.training import enumerate_training_layouts
@@ -13,8 +14,10 @@ __all__ = [
     "ParallelLayout",
     "Reading",
     "Space",
+    "boundary_leaf",
     "divisibility_problems",
     "enumerate_layouts",
     "enumerate_training_layouts",
+    "leaf_gpus",
     "read_strategy",
 ]

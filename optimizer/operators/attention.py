@@ -62,13 +62,14 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
                 payload,
                 columns["tp"],
                 tp_inside(columns),
+                columns["leaf"],
             ),
         )
 
     return (
         Family(part, ("tp", "tokens"), projections),
-        Family(part, ("tp", "cp", "tokens", "sequences", "context", "span"), core),
-        Family(part, ("tp", "tokens", "span"), closing),
+        Family(part, ("tp", "cp", "tokens", "sequences", "context", "span", "leaf"), core),
+        Family(part, ("tp", "tokens", "span", "leaf"), closing),
     )
 
 
@@ -163,6 +164,7 @@ def core_operators(
         exchange,
         cp,
         np.maximum(1.0, np.floor(columns["span"] / tp)),
+        np.maximum(1.0, np.floor(columns["leaf"] / tp)),
     )
     return (core, *extra, ring)
 

@@ -61,15 +61,16 @@ def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
 
     return (
         Family(part, ("tp", "tokens"), matrices),
-        Family(part, ("tp", "tokens", "span"), lambda columns: (_all_reduce(columns, hidden),)),
+        Family(
+            part, ("tp", "tokens", "span", "leaf"), lambda columns: (_all_reduce(columns, hidden),)
+        ),
     )
 
 
 def _all_reduce(columns: Columns, hidden: int) -> Operator:
     payload = columns["tokens"] * hidden * ACTIVATION_BYTES
-    return collective(
-        "ffn_all_reduce", "all_reduce", "tp", payload, columns["tp"], tp_inside(columns)
-    )
+    inside, leaf = tp_inside(columns), columns["leaf"]
+    return collective("ffn_all_reduce", "all_reduce", "tp", payload, columns["tp"], inside, leaf)
 
 
 def _moe(part: str, ffn: MoeFfn, model: ModelSpec, engine: str) -> tuple[Family, ...]:
@@ -101,7 +102,7 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec, engine: str) -> tuple[Family,
     return (
         Family(part, ("tp", "tokens"), around),
         Family(part, ("dp", "cp", "ep", "etp", "tokens", "imbalance"), routed),
-        Family(part, ("tp", "dp", "cp", "ep", "etp", "tokens", "span"), exchange),
+        Family(part, ("tp", "dp", "cp", "ep", "etp", "tokens", "span", "leaf"), exchange),
     )
 
 
@@ -159,16 +160,13 @@ def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...
     whole = tokens * hidden * ACTIVATION_BYTES
     own = whole / tp
     distinct = ep * (1.0 - (1.0 - 1.0 / ep) ** ffn.num_experts_per_token)
-    stage, span = ep * etp, columns["span"]
+    stage, span, leaf = ep * etp, columns["span"], columns["leaf"]
     sent = np.where(apart, own * distinct * etp, 0.0)
     inside_tp = tp_inside(columns)
+    gathered, reduced = np.where(apart, own, 0.0), np.where(apart, 0.0, whole)
     return (
-        collective("expert_dispatch", "all_to_all", "ep", sent, stage, span),
-        collective("expert_combine", "all_to_all", "ep", sent, stage, span),
-        collective(
-            "expert_all_gather", "all_gather", "tp", np.where(apart, own, 0.0), tp, inside_tp
-        ),
-        collective(
-            "expert_all_reduce", "all_reduce", "tp", np.where(apart, 0.0, whole), tp, inside_tp
-        ),
+        collective("expert_dispatch", "all_to_all", "ep", sent, stage, span, leaf),
+        collective("expert_combine", "all_to_all", "ep", sent, stage, span, leaf),
+        collective("expert_all_gather", "all_gather", "tp", gathered, tp, inside_tp, leaf),
+        collective("expert_all_reduce", "all_reduce", "tp", reduced, tp, inside_tp, leaf),
     )

@@ -25,8 +25,9 @@ SAMPLED_BYTES = 12.0  # a logit: 16 bits read, 32 written, read again and its pr
 def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     """All operators of one forward step, as the engine's kernels cut it.
 
-    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tokens
-    (new tokens of one attention rank), sequences (of one attention rank), context (cached tokens
+    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; leaf (GPUs
+    of a stage under one leaf switch, inf: all); pp_inside and pp_leaf (2 where neighbouring stages
+    share a domain, a leaf switch); tokens (new tokens of one attention rank), sequences (of one attention rank), context (cached tokens
     that a new token attends to, in the mean), logits (tokens that the head computes), imbalance
     (load of the hottest expert rank over the mean).
     """
@@ -44,6 +45,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
                 payload,
                 columns["tp"],
                 tp_inside(columns),
+                columns["leaf"],
             ),
         )
 
@@ -52,16 +54,18 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
         logits, tp = columns["logits"], columns["tp"]
         payload = logits * model.vocab_size / tp * ACTIVATION_BYTES
         sampled = SAMPLED_BYTES * logits * model.vocab_size
+        inside, leaf = tp_inside(columns), columns["leaf"]
         return (
             *products(matrix, "head", logits, tp, model.precision),
             memory("sampling", "head", sampled, SAMPLING_KERNELS),
-            collective("logits_all_gather", "all_gather", "tp", payload, tp, tp_inside(columns)),
+            collective("logits_all_gather", "all_gather", "tp", payload, tp, inside, leaf),
         )
 
     def boundary(columns: Columns) -> tuple[Operator, ...]:
         payload = columns["tokens"] * hidden * ACTIVATION_BYTES / columns["tp"]
         two = 0.0 * payload + 2.0
-        return (collective("stage_send", "send_recv", "pp", payload, two, columns["pp_inside"]),)
+        inside, leaf = columns["pp_inside"], columns["pp_leaf"]
+        return (collective("stage_send", "send_recv", "pp", payload, two, inside, leaf),)
 
     layers = tuple(
         family
@@ -73,7 +77,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     )
     return (
         *layers,
-        Family(EMBEDDING, ("tp", "tokens", "span"), embedding),
-        Family(HEAD, ("tp", "logits", "span"), head),
-        Family(BOUNDARY, ("tp", "tokens", "pp_inside"), boundary),
+        Family(EMBEDDING, ("tp", "tokens", "span", "leaf"), embedding),
+        Family(HEAD, ("tp", "logits", "span", "leaf"), head),
+        Family(BOUNDARY, ("tp", "tokens", "pp_inside", "pp_leaf"), boundary),
     )

@@ -40,7 +40,7 @@ class Operator:
 
     flops and bytes are one rank's arithmetic and HBM traffic; format is what its matrices are kept
     in; m, n, k its matrix shape (0 where it has none); payload_bytes what one rank contributes to a
-    collective over group_size ranks, of which `inside` share a domain. A grouped GEMM's m are the
+    collective over group_size ranks, of which `inside` share a domain and `leaf` a leaf switch (inf: all do). A grouped GEMM's m are the
     token-expert pairs of one of the group_size ranks that share the experts.
     """
 
@@ -57,6 +57,7 @@ class Operator:
     payload_bytes: Floats | float = 0.0
     group_size: Floats | float = 1.0
     inside: Floats | float = 1.0
+    leaf: Floats | float = np.inf
     axis: Axis = ""
 
 
@@ -78,9 +79,16 @@ def memory(name: str, group: str, moved_bytes: Floats, kernels: Floats | float =
 
 
 def collective(
-    name: str, kind: Kind, axis: Axis, payload_bytes: Floats, group_size: Floats, inside: Floats
+    name: str,
+    kind: Kind,
+    axis: Axis,
+    payload_bytes: Floats,
+    group_size: Floats,
+    inside: Floats,
+    leaf: Floats | float = np.inf,
 ) -> Operator:
-    """A collective of one rank's payload over group_size ranks, `inside` of them in one domain."""
+    """A collective of one rank's payload over group_size ranks, `inside` of them in one domain,
+    `leaf` under one leaf switch."""
     zero = 0.0 * payload_bytes
     return Operator(
         name,
@@ -91,6 +99,7 @@ def collective(
         payload_bytes=payload_bytes,
         group_size=group_size,
         inside=np.minimum(inside, group_size),
+        leaf=leaf,
         axis=axis,
     )
 

@@ -55,12 +55,26 @@ class Link(Frozen):
     latency_s: Latency = Field(alias="latency")
 
 
+class Leaf(Frozen):
+    """A leaf switch: so many nodes hang on it, and each GPU's share of the spine above it is its
+    inter-node bandwidth over `oversubscription`."""
+
+    nodes: Annotated[int, Field(ge=1, le=200_000, strict=True)]
+    oversubscription: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
+
+
+def _is_none(value: object) -> bool:
+    """Whether a key that few clusters have is left out of the others' bytes."""
+    return value is None
+
+
 class Domain(NamedTuple):
     """GPUs that reach each other over the intra-node tier: a node, or an NVLink domain of nodes."""
 
     pool: int
     name: str
     gpus: tuple[str, ...]  # the live ones, in order
+    leaf: int = 0  # the leaf switch of its nodes, counted in its pool
 
 
 class Pool(Frozen):
@@ -74,6 +88,9 @@ class Pool(Frozen):
     nvlink_domain: Count | None = None  # GPUs; None: the node
     intra_node: Link
     inter_node: Link
+    leaf: Leaf | None = Field(default=None, exclude_if=_is_none)  # None: one switch for all
+    # GPU i of every node hangs on switch i % rails of its leaf; None: all on one.
+    rails: Count | None = Field(default=None, exclude_if=_is_none)
     dead: tuple[Name, ...] = ()
     source: Name | None = None  # where the figures come from
 
@@ -111,7 +128,26 @@ class Pool(Frozen):
             )
         if len(set(self.dead)) != len(self.dead):
             raise wrong("names a GPU twice; name each once", "dead")
+        self._switches_agree()
         return self
+
+    def _switches_agree(self) -> None:
+        if self.leaf is None and self.rails is not None:
+            raise wrong(
+                "needs the spine that joins the rails; write for example "
+                "'leaf: {nodes: 32, oversubscription: 2}'",
+                "rails",
+            )
+        if self.rails is not None and any(size % self.rails for size in self.sizes):
+            raise wrong(f"must divide the GPUs of every node; {self.rails} does not", "rails")
+        if self.leaf is not None and self.nvlink_domain is not None:
+            reached = sum(self.sizes[: self.leaf.nodes])
+            if self.leaf.nodes < len(self.sizes) and reached % self.nvlink_domain:
+                raise wrong(
+                    f"must hold whole NVLink domains of {self.nvlink_domain} GPUs, not {reached}",
+                    "leaf",
+                    "nodes",
+                )
 
     def _has(self, name: str) -> bool:
         match = _GPU_NAME.fullmatch(name)
@@ -160,7 +196,8 @@ class Cluster(Frozen):
                 filled += len(names)
                 if filled >= width or node + 1 == len(pool.gpu_names):
                     label = f"node{first}" if first == node else f"node{first}-{node}"
-                    found.append(Domain(index, prefix + label, tuple(members)))
+                    leaf = first // pool.leaf.nodes if pool.leaf is not None else 0
+                    found.append(Domain(index, prefix + label, tuple(members), leaf))
                     members, filled = [], 0
         return tuple(found)
 

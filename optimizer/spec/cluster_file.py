@@ -11,6 +11,8 @@ or
     gpus_per_node: 8
     intra_node: {bandwidth: 300 GB/s, latency: 3 us}
     inter_node: {bandwidth: 25 GB/s, latency: 10 us}
+    leaf: {nodes: 16, oversubscription: 2}   # may be left out: one switch reaches all nodes
+    rails: 8                                 # GPU i of a node hangs on switch i % 8 of its leaf
 or `pools:`, a list of such mappings. `assumed:` holds keys of the same shape that nobody stated,
 with a `why`; what is stated nowhere comes from configs/assumptions.yaml. Both are recorded.
 """
