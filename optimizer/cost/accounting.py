@@ -125,6 +125,7 @@ def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> Op
     def column(values: Floats | float) -> tuple[float, ...]:
         return tuple(float(value) for value in np.broadcast_to(values, points))
 
+    group_size, leaf = int(column(operator.group_size)[0]), column(operator.leaf)[0]
     return OperatorRow(
         name=operator.name,
         part=part,
@@ -133,8 +134,9 @@ def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> Op
         axis=operator.axis,
         compute=job.device.compute(operator.format),
         count=count,
-        group_size=int(column(operator.group_size)[0]),
+        group_size=group_size,
         inside=int(column(operator.inside)[0]),
+        leaf=None if np.isinf(leaf) else int(min(leaf, group_size)),
         m=column(operator.m),
         n=column(operator.n),
         k=column(operator.k),

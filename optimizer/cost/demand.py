@@ -17,16 +17,20 @@ RING_BYTES = 2.0**19  # payload of an all-reduce at which engines go from one sh
 
 
 class Device(NamedTuple):
-    """What a rank runs on: its GPU, and its share of the links inside and between domains."""
+    """What a rank runs on: its GPU, its share of the links inside and between domains, and how the
+    switches between them thin out: see spec.cluster.Leaf."""
 
     gpu: Gpu
     inside: Link
     between: Link
+    oversubscription: float = 1.0
+    rails: int = 1
 
     @classmethod
     def of(cls, cluster: Cluster, pool: int) -> Device:
         chosen = cluster.pools[pool]
-        return cls(chosen.gpu, chosen.intra_node, chosen.inter_node)
+        thinner = chosen.leaf.oversubscription if chosen.leaf is not None else 1.0
+        return cls(chosen.gpu, chosen.intra_node, chosen.inter_node, thinner, chosen.rails or 1)
 
     def compute(self, kind: Format) -> ComputeType:
         """What multiplies matrices of this format here: what the GPU has no rate for runs in 16
@@ -95,6 +99,18 @@ def _transfer(
     return Transfer(begun, begun * np.log2(ranks), there * wire_s, there * hops_s, there * rounds)
 
 
+def _crossing(operator: Operator, device: Device) -> Floats:
+    """How much slower rings between domains run where they cross leaf switches [n].
+
+    A ring runs at its slowest edge (Patarasuk & Yuan, 2009). Of the domains that a group has under
+    a leaf one sends to the next leaf, over the spine's share of all their GPUs: a single domain has
+    1/oversubscription of its links there, as many domains as the oversubscription have all of them.
+    """
+    domains = np.asarray(operator.leaf) / np.asarray(operator.inside)
+    crosses = np.asarray(operator.leaf) < np.asarray(operator.group_size)
+    return np.where(crosses, np.maximum(1.0, device.oversubscription / domains), 1.0)
+
+
 def _hierarchy(operator: Operator, device: Device, whole_bytes: Floats) -> tuple[Floats, Floats]:
     """(seconds on the wire, of hops) of one direction of a ring on two tiers: (p-1)/p of the bytes
     inside a domain, then (k-1)/k of 1/p of them between domains (Thakur et al., 2005)."""
@@ -102,7 +118,9 @@ def _hierarchy(operator: Operator, device: Device, whole_bytes: Floats) -> tuple
     domains = np.ceil(size / inside)
     near = (inside - 1) / inside * whole_bytes / device.inside.bandwidth_bytes_per_s
     far = (domains - 1) / domains * whole_bytes / inside / device.between.bandwidth_bytes_per_s
-    return near + far, np.ceil(np.log2(domains)) * device.between.latency_s
+    return near + far * _crossing(operator, device), np.ceil(
+        np.log2(domains)
+    ) * device.between.latency_s
 
 
 def all_reduce(operator: Operator, device: Device) -> Transfer:
@@ -124,20 +142,43 @@ def all_gather(operator: Operator, device: Device) -> Transfer:
 
 
 def all_to_all(operator: Operator, device: Device) -> Transfer:
-    """Each rank sends payload x (n - 1)/n, the part to other domains over the slower links."""
+    """Each rank sends payload x (n - 1)/n, the part to other domains over the slower links, of that
+    the part to other leaves over the spine."""
     payload, size = np.asarray(operator.payload_bytes), np.asarray(operator.group_size)
     inside = np.asarray(operator.inside)
     near = payload * (inside - 1) / size / device.inside.bandwidth_bytes_per_s
     far = payload * np.maximum(size - inside, 0) / size / device.between.bandwidth_bytes_per_s
     hops_s = np.where(size > inside, device.between.latency_s, 0.0)
-    return _transfer((size - 1) * payload, 0.5, size, np.maximum(near, far), hops_s)
+    wire_s = _over_rails(operator, device, near, far)
+    return _transfer((size - 1) * payload, 0.5, size, wire_s, hops_s)
+
+
+def _over_rails(operator: Operator, device: Device, near: Floats, far: Floats) -> Floats:
+    """Seconds of an all-to-all on three tiers, each busy at once with what crosses it.
+
+    To another rail of its own leaf a message takes the spine, or first a hop over NVLink to the GPU
+    on that rail (PXN: NVIDIA, "Doubling all2all performance with NCCL 2.12"): the cheaper of both
+    for all messages together. Left out: mixing the two.
+    """
+    size, inside = np.asarray(operator.group_size), np.asarray(operator.inside)
+    leaf = np.clip(np.asarray(operator.leaf), inside, np.maximum(size, inside))
+    one = np.asarray(operator.payload_bytes) / size  # bytes to each other rank
+    spine = one * device.oversubscription / device.between.bandwidth_bytes_per_s
+    other = (leaf - inside) * (1.0 - 1.0 / device.rails)  # ranks of the leaf on other rails
+    beyond = np.maximum(size - leaf, 0.0)
+    through_spine = np.maximum(near, spine * (beyond + other))
+    hop = near + one * other / device.inside.bandwidth_bytes_per_s
+    through_nvlink = np.maximum(hop, spine * beyond)
+    slowest: Floats = np.maximum(far, np.minimum(through_spine, through_nvlink))
+    return slowest
 
 
 def send_recv(operator: Operator, device: Device) -> Transfer:
     """One payload to the next stage."""
     payload, near = np.asarray(operator.payload_bytes), np.asarray(operator.inside) >= 2
     inside = payload / device.inside.bandwidth_bytes_per_s
-    between = payload / device.between.bandwidth_bytes_per_s
+    thinner = np.where(np.asarray(operator.leaf) >= 2, 1.0, device.oversubscription)
+    between = payload * thinner / device.between.bandwidth_bytes_per_s
     hops_s = np.where(near, device.inside.latency_s, device.between.latency_s)
     return _transfer(payload, 0.5, payload * 0.0 + 1.0, np.where(near, inside, between), hops_s)
 

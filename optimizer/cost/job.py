@@ -10,7 +10,7 @@ from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.demand import Device
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import Cut, even_stages
-from optimizer.layout import Layouts
+from optimizer.layout import Layouts, boundary_leaf, leaf_gpus
 from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
@@ -69,6 +69,8 @@ def degree_columns(job: Job, layouts: Layouts) -> dict[str, Floats]:
     whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
     inside = whole | (sum(sizes.values()) == 1)
     columns["pp_inside"] = np.where((layouts.pp > 1) & inside, 2.0, 1.0)
+    columns["leaf"] = leaf_gpus(job.cluster, job.pool, layouts)
+    columns["pp_leaf"] = np.full(len(layouts), boundary_leaf(job.cluster, job.pool))
     return columns
 
 

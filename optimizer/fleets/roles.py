@@ -35,7 +35,8 @@ def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
         small = space.layouts.gpus_per_replica <= fleet.max_replica_gpus
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
     rows_of = one_at_a_time if role == "prefill" else expand
-    found = price(fleet.cluster, demand.model, workload, spaces, rows_of=rows_of)
+    apart = fleet.cluster.leaves_apart  # room is shared out without regard to leaves
+    found = price(apart, demand.model, workload, spaces, rows_of=rows_of)
     return offers_of(found.candidates)
 
 

@@ -26,10 +26,10 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     """All operators of one forward step, as the engine's kernels cut it.
 
     Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; leaf (GPUs
-    of a stage under one leaf switch, inf: all); pp_inside and pp_leaf (2 where neighbouring stages
-    share a domain, a leaf switch); tokens (new tokens of one attention rank), sequences (of one attention rank), context (cached tokens
-    that a new token attends to, in the mean), logits (tokens that the head computes), imbalance
-    (load of the hottest expert rank over the mean).
+    of a stage under one leaf switch; inf: all); pp_inside and pp_leaf (2 where neighbouring stages
+    share a domain, a leaf switch); tokens (new tokens of one attention rank), sequences (of one
+    attention rank), context (cached tokens that a new token attends to, in the mean), logits
+    (tokens that the head computes), imbalance (load of the hottest expert rank over the mean).
     """
     hidden = model.hidden_size
 

@@ -40,8 +40,9 @@ class Operator:
 
     flops and bytes are one rank's arithmetic and HBM traffic; format is what its matrices are kept
     in; m, n, k its matrix shape (0 where it has none); payload_bytes what one rank contributes to a
-    collective over group_size ranks, of which `inside` share a domain and `leaf` a leaf switch (inf: all do). A grouped GEMM's m are the
-    token-expert pairs of one of the group_size ranks that share the experts.
+    collective over group_size ranks, of which `inside` share a domain and `leaf` a leaf switch
+    (inf: all do). A grouped GEMM's m are the token-expert pairs of one of the group_size ranks that
+    share the experts.
     """
 
     name: str

@@ -109,7 +109,8 @@ class OperatorRow(Frozen):
     """One operator of one rank, once a run; arrays follow the phase's grid points.
 
     `part` is a layer type, "embedding", "head" or "boundary"; `count` is how often one request's
-    token meets it on its way through all stages (layers of that type, boundaries).
+    token meets it on its way through all stages (layers of that type, boundaries). Of
+    group_size ranks `inside` share a domain, `leaf` a leaf switch where the cluster names those.
     """
 
     name: str
@@ -121,6 +122,7 @@ class OperatorRow(Frozen):
     count: int
     group_size: int
     inside: int
+    leaf: int | None = Field(default=None, exclude_if=_is_none)
     m: tuple[Number, ...]
     n: tuple[Number, ...]
     k: tuple[Number, ...]

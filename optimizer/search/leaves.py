@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from optimizer.spec.cluster import Cluster
+
+Pieces = list[tuple[str, ...]]  # the GPUs of each
 
 
 def leaf_stages(
@@ -14,10 +16,10 @@ def leaf_stages(
     """The GPUs of one stage after the other, of `pieces` pieces of `span` GPUs each.
 
     First stages whole under one leaf: each leaf holds as many as it has room for, whatever the
-    others do, so no placement has more. Then from the leaves with most room left, `together` pieces
-    at once, of which taking whole stages first costs none: it takes pieces / together of them.
+    others do, so no placement has more. Then from the leaves with most room left, as many times
+    `together` pieces as they have, of which whole stages took none that others could have used.
     """
-    room: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+    room: dict[int, Pieces] = defaultdict(list)
     for domain in cluster.domains:
         if domain.pool == pool:
             ends = range(span, len(domain.gpus) + 1, span)
@@ -29,14 +31,22 @@ def leaf_stages(
         stage: tuple[str, ...] = ()
         missing = pieces
         while missing:
-            held = max(room.values(), key=lambda held: len(held) // together)
+            held = _fitting(room.values(), missing, together)
             most = min(missing, len(held) // together * together)
             stage += _taken(held, most)
             missing -= most
         yield stage
 
 
-def _taken(held: list[tuple[str, ...]], many: int) -> tuple[str, ...]:
+def _fitting(room: Iterable[Pieces], missing: int, together: int) -> Pieces:
+    """The leaf with least room that holds all that is missing; else that with most."""
+    enough = [held for held in room if len(held) >= missing]
+    if enough:
+        return min(enough, key=len)
+    return max(room, key=lambda held: len(held) // together)
+
+
+def _taken(held: Pieces, many: int) -> tuple[str, ...]:
     """The GPUs of the first pieces, which are taken out."""
     taken = [gpu for piece in held[:many] for gpu in piece]
     del held[:many]

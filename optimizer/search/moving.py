@@ -110,6 +110,8 @@ def settle(plan: Plan, kept: Floats, gpus: Sequence[str]) -> tuple[tuple[str, ..
     column = {gpu: index for index, gpu in enumerate(gpus)}
     placed = deployment.placement.rank_gpu
     units = list(_units(deployment))
+    if any(pool.leaf is not None for pool in plan.cluster.pools):
+        units = [[piece for unit in units for piece in unit]]  # pieces keep to their leaves
     spots = [(replica, unit) for replica in range(len(placed)) for unit in units]
     found = [list(replica) for replica in placed]
     shapes = {tuple(len(piece) for piece in unit) for unit in units}

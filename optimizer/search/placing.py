@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from optimizer.layout import ParallelLayout
+from optimizer.layout import Layouts, ParallelLayout, leaf_gpus
 from optimizer.plan import Placement, RankPart
 from optimizer.search.degrees import DomainType, Packing
 from optimizer.search.experts.balance import placed_experts
+from optimizer.search.leaves import leaf_stages
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import GroupedQueryAttention, LatentAttention, LinearAttention, ModelSpec
 from optimizer.spec.workload import TrainingWorkload, Workload
@@ -33,7 +34,7 @@ def place(
     trained = isinstance(workload, TrainingWorkload)
     ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
     experts = placed_experts(model, workload, layout.ep)
-    stages = list(_stage_gpus(cluster, layout.width, span, packings))
+    stages = list(_stage_gpus(cluster, layout, span, packings))
     rank_gpu = tuple(
         tuple(
             gpu
@@ -154,9 +155,15 @@ def _groups(ranks: tuple[RankPart, ...]) -> dict[str, tuple[tuple[int, ...], ...
 
 
 def _stage_gpus(
-    cluster: Cluster, width: int, span: int, packings: Packings
+    cluster: Cluster, layout: ParallelLayout, span: int, packings: Packings
 ) -> Iterator[tuple[str, ...]]:
-    """The GPUs of one stage after the other: whole pieces in domain order, then a rest."""
+    """The GPUs of one stage after the other: whole pieces in domain order, then a rest; under leaf
+    switches stages without a rest go by those."""
+    width, pool = layout.width, packings[0][0].pool
+    if cluster.pools[pool].leaf is not None and width % span == 0:
+        together = int(leaf_gpus(cluster, pool, Layouts.of(layout, span))[0]) // span
+        yield from leaf_stages(cluster, pool, width // span, span, together)
+        return
     pieces: list[tuple[str, ...]] = []
     rests: list[tuple[str, ...]] = []
     left: dict[tuple[int, int], list[Packing]] = defaultdict(list)

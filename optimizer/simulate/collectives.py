@@ -32,14 +32,29 @@ class Tier(NamedTuple):
 
 
 class Links(NamedTuple):
-    """The two tiers of a pool."""
+    """The tiers of a pool; above leaf switches each rank has 1/oversubscription of its link."""
 
     inside: Tier
     between: Tier
+    oversubscription: float = 1.0
+    rails: int = 1
 
     @classmethod
     def of(cls, pool: Pool) -> Self:
-        return cls(tier_of(pool.intra_node, INSIDE_SHARE), tier_of(pool.inter_node, BETWEEN_SHARE))
+        inside = tier_of(pool.intra_node, INSIDE_SHARE)
+        between = tier_of(pool.inter_node, BETWEEN_SHARE)
+        if pool.leaf is None:
+            return cls(inside, between)
+        return cls(inside, between, pool.leaf.oversubscription, pool.rails or 1)
+
+    def across(self, near: int, size: int, leaf: int) -> Links:
+        """These links as rings meet them: `near` rings leave a leaf of `leaf` ranks of the group,
+        over the ranks' shares of the spine together."""
+        if leaf >= size:
+            return self
+        uplink = leaf * self.between.bytes_per_s / self.oversubscription
+        rate = min(self.between.bytes_per_s, uplink / near)
+        return self._replace(between=self.between._replace(bytes_per_s=rate))
 
 
 def tier_of(link: Link, share: float) -> Tier:
@@ -48,9 +63,15 @@ def tier_of(link: Link, share: float) -> Tier:
 
 
 def collective_seconds(
-    kind: str, payload_bytes: float, group_size: int, inside: int, links: Links
+    kind: str,
+    payload_bytes: float,
+    group_size: int,
+    inside: int,
+    links: Links,
+    leaf: int | None = None,
 ) -> float:
-    """Seconds of one collective; `inside` of its group_size ranks share a domain.
+    """Seconds of one collective; `inside` of its group_size ranks share a domain, `leaf` a leaf
+    switch (None: all).
 
     payload_bytes is what one rank contributes: its whole tensor (all_reduce, reduce_scatter,
     all_to_all, of which 1/group_size stays at home), its share (all_gather), its message
@@ -60,11 +81,13 @@ def collective_seconds(
         return 0.0
     near = min(inside, group_size)
     domains = -(-group_size // near)
+    leaf = group_size if leaf is None else leaf
+    if kind == "all_to_all":
+        return START_S + _all_to_all(payload_bytes, group_size, near, max(leaf, near), links)
+    links = links.across(near, group_size, leaf)
     if kind == "send_recv":
         tier = links.inside if near > 1 else links.between
         return START_S + tier.seconds(1, payload_bytes)
-    if kind == "all_to_all":
-        return START_S + _all_to_all(payload_bytes, group_size, near, links)
     if kind == "all_gather":
         return START_S + _gather(payload_bytes * group_size, near, domains, links)
     if kind == "reduce_scatter":  # the all-gather's messages, sent backwards
@@ -114,9 +137,18 @@ def _gather(whole_bytes: float, near: int, domains: int, links: Links) -> float:
     return far + (links.inside.seconds(1, whole_bytes - shard) if near > 1 else 0.0)
 
 
-def _all_to_all(payload_bytes: float, size: int, near: int, links: Links) -> float:
-    """All messages at once, over both tiers at the same time."""
-    inside = links.inside.seconds(1, payload_bytes * (near - 1) / size) if near > 1 else 0.0
+def _all_to_all(payload_bytes: float, size: int, near: int, leaf: int, links: Links) -> float:
+    """All messages at once, over all tiers at the same time; to another rail of the leaf either
+    through the spine or with a first hop inside the domain."""
+    one = payload_bytes / size
+    inside = links.inside.seconds(1, one * (near - 1)) if near > 1 else 0.0
     if near == size:
         return inside
-    return max(inside, links.between.seconds(1, payload_bytes * (size - near) / size))
+    spine = links.between.bytes_per_s / links.oversubscription
+    beyond = one * max(0, size - leaf)
+    turned = one * max(0, min(leaf, size) - near) * (1 - 1 / links.rails)
+    ways = (
+        max(inside, (beyond + turned) / spine),
+        max(inside + turned / links.inside.bytes_per_s, beyond / spine),
+    )
+    return max(min(ways), links.between.seconds(1, one * (size - near)))

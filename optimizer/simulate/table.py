@@ -111,7 +111,7 @@ def _values(table: PhaseTable, links: Links) -> dict[Quantity, Floats]:
     for index, row in enumerate(table.rows):
         if row.kind in COLLECTIVES:
             values["seconds"][index] = [
-                collective_seconds(row.kind, payload, row.group_size, row.inside, links)
+                collective_seconds(row.kind, payload, row.group_size, row.inside, links, row.leaf)
                 for payload in row.payload_bytes
             ]
     return values

@@ -107,6 +107,12 @@ class Pool(Frozen):
             for node, size in enumerate(self.sizes)
         )
 
+    @property
+    def spine_bytes_per_s(self) -> float:
+        """A GPU's share of the links between leaf switches; of those between nodes without."""
+        thinner = self.leaf.oversubscription if self.leaf is not None else 1.0
+        return self.inter_node.bandwidth_bytes_per_s / thinner
+
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
         if self.node_sizes is not None and len(self.node_sizes) != self.nodes:
@@ -140,14 +146,19 @@ class Pool(Frozen):
             )
         if self.rails is not None and any(size % self.rails for size in self.sizes):
             raise wrong(f"must divide the GPUs of every node; {self.rails} does not", "rails")
-        if self.leaf is not None and self.nvlink_domain is not None:
-            reached = sum(self.sizes[: self.leaf.nodes])
-            if self.leaf.nodes < len(self.sizes) and reached % self.nvlink_domain:
-                raise wrong(
-                    f"must hold whole NVLink domains of {self.nvlink_domain} GPUs, not {reached}",
-                    "leaf",
-                    "nodes",
-                )
+        if self.leaf is not None:
+            filled = 0
+            for node, size in enumerate(self.sizes):
+                if filled and node % self.leaf.nodes == 0:
+                    raise wrong(
+                        f"cuts the NVLink domain of {self.nvlink_domain} GPUs that node{node - 1} "
+                        f"shares with node{node}; give whole domains a leaf",
+                        "leaf",
+                        "nodes",
+                    )
+                filled += size
+                if filled >= (self.nvlink_domain or 0):
+                    filled = 0
 
     def _has(self, name: str) -> bool:
         match = _GPU_NAME.fullmatch(name)
@@ -200,6 +211,23 @@ class Cluster(Frozen):
                     found.append(Domain(index, prefix + label, tuple(members), leaf))
                     members, filled = [], 0
         return tuple(found)
+
+    @property
+    def leaves_apart(self) -> Cluster:
+        """The same cluster with each domain under a leaf of its own: no two are promised to
+        meet."""
+        pools = tuple(
+            pool
+            if pool.leaf is None
+            else pool.model_copy(update={"leaf": pool.leaf.model_copy(update={"nodes": 1})})
+            for pool in self.pools
+        )
+        return Cluster(  # a copy would keep the domains that are known
+            name=self.name,
+            pools=pools,
+            inter_pool=self.inter_pool,
+            assumptions=self.assumptions,
+        )
 
     @cached_property
     def live_sizes(self) -> tuple[dict[int, int], ...]:

@@ -23,6 +23,7 @@ MODULES = (
     "tables",
     "arithmetic",
     "traffic",
+    "switches",
     "predictions",
     "robustness",
     "limits",

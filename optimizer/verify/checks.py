@@ -21,6 +21,7 @@ from optimizer.verify.robustness import robustness
 from optimizer.verify.slots import expert_slots
 from optimizer.verify.sources import assumptions, sources
 from optimizer.verify.space import space
+from optimizer.verify.switches import switches
 from optimizer.verify.tables import table_shape, table_sums
 from optimizer.verify.traffic import collectives, floors, traffic
 from optimizer.verify.training_memory import layer_sizes, training_memory
@@ -58,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     table_sums,
     floors,
     collectives,
+    switches,
     traffic,
     intervals,
     identities,

@@ -27,15 +27,28 @@ def _table_floors(pool: Json, rows: list[Json]) -> Iterator[Outcome]:
     peaks = {kind: quantity(rate, "FLOP/s") for kind, rate in pool["gpu"]["flops"].items()}
     bandwidth = quantity(pool["gpu"]["memory_bandwidth"], "B/s")
     links = [quantity(pool[tier]["bandwidth"], "B/s") for tier in ("intra_node", "inter_node")]
+    leaf = pool.get("leaf")
+    spine = links[1] / number(leaf["oversubscription"]) if leaf else links[1]
     for row in rows:
+        across = _up_to_spine(row) / spine
         peak = peaks.get(row["compute"], max(peaks.values()))
         link = links[0] if row["inside"] >= row["group_size"] else max(links)
         hops = _hops(row)
         arrays = (row[name] for name in ("flops", "bytes", "payload_bytes", "seconds"))
         for flops, moved, payload, seconds in zip(*arrays, strict=True):
-            least = FLOOR * max(flops / peak, moved / bandwidth, payload * hops / link)
+            least = FLOOR * max(
+                flops / peak, moved / bandwidth, payload * hops / link, payload * across
+            )
             ok = seconds >= least
             yield ok, f"{row['part']} {row['name']}: {seconds:.4g} s, at least {least:.4g} s"
+
+
+def _up_to_spine(row: Json) -> float:
+    """The share of an all-to-all's payload that no place under the same leaf switch takes."""
+    if row["kind"] != "all_to_all" or "leaf" not in row:
+        return 0.0
+    size = count(row["group_size"], 1)
+    return (size - count(row["leaf"], 1, size)) / size
 
 
 def _hops(row: Json) -> float:

@@ -8,10 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.cost.calibration import Constants, load_calibration
-from optimizer.cost.demand import Device, Transfer, Work, all_reduce, all_to_all, work
+from optimizer.cost.demand import (
+    DEMANDS,
+    Device,
+    Transfer,
+    Work,
+    all_reduce,
+    all_to_all,
+    send_recv,
+    work,
+)
 from optimizer.cost.pricers import PRICERS, attention, collective, gemm, grouped_gemm, memory
 from optimizer.operators import Operator
+from optimizer.operators.operator import Kind
 from optimizer.operators.operator import collective as collective_operator
+from optimizer.spec.cluster import Link
 from optimizer.spec.reading import read_cluster
 
 ONES = Constants(*(1.0 for _ in Constants._fields))
@@ -110,3 +121,68 @@ def test_a_faster_device_is_never_slower(
         slow._replace(arithmetic_s=arithmetic_s / factor),
     ):
         assert PRICERS[kind](quick, constants) <= PRICERS[kind](slow, constants)
+
+
+def under_leaf(kind: Kind, leaf: float, oversubscription: float, rails: int = 1) -> float:
+    """Seconds on the wire of 1 GB over 32 ranks in nodes of 8, so many under one leaf."""
+    device = H200._replace(oversubscription=oversubscription, rails=rails)
+    column = (np.array([value]) for value in (1e9, 32.0, 8.0, leaf))
+    found = DEMANDS[kind](collective_operator("x", kind, "ep", *column), device)
+    assert isinstance(found, Transfer)
+    return float(np.asarray(found.wire_s)[0])
+
+
+def test_an_all_to_all_pays_the_thin_spine_for_what_leaves_the_leaf() -> None:
+    # 24 of 32 ranks are in other nodes at 50 GB/s; 16 under another leaf at a quarter of that
+    assert under_leaf("all_to_all", 32, 4) == pytest.approx(24 / 32 * 1e9 / 50e9)
+    assert under_leaf("all_to_all", 16, 4) == pytest.approx(16 / 32 * 1e9 / 12.5e9)
+    assert under_leaf("all_to_all", 8, 4) == pytest.approx(24 / 32 * 1e9 / 12.5e9)
+
+
+def test_a_ring_pays_the_spine_where_it_crosses_alone() -> None:
+    near = 7 / 8 * 32e9 / 450e9
+    far = 3 / 4 * 4e9 / 50e9  # of 32 GB a place's eighth, between four nodes
+    assert under_leaf("all_gather", 32, 4) == pytest.approx(near + far)
+    # two nodes under a leaf have twice a quarter of a link for the one edge that crosses
+    assert under_leaf("all_gather", 16, 4) == pytest.approx(near + 2 * far)
+    assert under_leaf("all_gather", 8, 4) == pytest.approx(near + 4 * far)
+    assert under_leaf("all_gather", 16, 2) == pytest.approx(near + far)
+    assert under_leaf("all_reduce", 8, 4) == pytest.approx(2 * (7 / 8 * 1e9 / 450e9 + 4 * far / 32))
+
+
+def test_a_message_to_a_stage_under_another_leaf_takes_the_spine() -> None:
+    def seconds(leaf: float) -> float:
+        column = (np.array([value]) for value in (1e9, 2.0, 1.0, leaf))
+        operator = collective_operator("x", "send_recv", "pp", *column)
+        return float(send_recv(operator, H200._replace(oversubscription=2.0)).wire_s[0])
+
+    assert (seconds(2.0), seconds(1.0)) == (1e9 / 50e9, 1e9 / 25e9)
+
+
+def test_to_other_rails_an_all_to_all_hops_over_nvlink_or_takes_the_spine() -> None:
+    # 24 ranks in other nodes, 21 of them on other rails: the hop adds 21 to NVLink's 7
+    assert under_leaf("all_to_all", 32, 1, 8) == pytest.approx(24 / 32 * 1e9 / 50e9)
+    assert under_leaf("all_to_all", 32, 1000, 8) == pytest.approx(24 / 32 * 1e9 / 50e9)
+    slow = H200._replace(
+        oversubscription=2.0,
+        rails=8,
+        inside=Link(bandwidth="50 GB/s", latency="1 us"),
+    )
+    column = (np.array([value]) for value in (1e9, 32.0, 8.0, 32.0))
+    found = all_to_all(collective_operator("x", "all_to_all", "ep", *column), slow)
+    assert found.wire_s == pytest.approx((7 + 21) / 32 * 1e9 / 50e9)  # the spine: 2 x 21/32
+
+
+@given(
+    st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]),
+    st.sampled_from([8.0, 16.0, 32.0]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.floats(1.0, 16.0),
+    st.floats(1.0, 4.0),
+)
+def test_more_oversubscription_is_never_faster(
+    kind: Kind, leaf: float, rails: int, thinner: float, factor: float
+) -> None:
+    found = under_leaf(kind, leaf, thinner, rails)
+    assert under_leaf(kind, leaf, thinner * factor, rails) >= found >= under_leaf(kind, 32, 1)
+    assert under_leaf(kind, 8, thinner, rails) >= found * (1 - 1e-12)

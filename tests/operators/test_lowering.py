@@ -19,7 +19,8 @@ COLUMNS = ("tp", "cp", "dp", "ep", "etp", "span", "tokens", "sequences", "contex
 def lowered(name: str, engine: str = "any", **changes: float) -> dict[tuple[str, str], Operator]:
     """(part, operator name) -> operator of one step on one rank."""
     model = read_model(name).model
-    step = {**dict.fromkeys(COLUMNS, 1.0), "imbalance": 1.0, "pp_inside": 1.0, **changes}
+    alone = {"imbalance": 1.0, "pp_inside": 1.0, "leaf": np.inf, "pp_leaf": np.inf}
+    step = {**dict.fromkeys(COLUMNS, 1.0), **alone, **changes}
     columns = {key: np.array([value]) for key, value in step.items()}
     return {
         (family.part, operator.name): operator

@@ -84,3 +84,37 @@ def test_more_bytes_and_slower_links_are_never_faster(
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="no collective is called 'gossip'"):
         collective_seconds("gossip", 1.0, 2, 2, LINKS)
+
+
+THIN = Links(NEAR, FAR, oversubscription=4.0)
+
+
+def test_an_all_to_all_takes_the_spine_to_other_leaves() -> None:
+    found = collective_seconds("all_to_all", 32e6, 32, 8, THIN, 16)
+    assert found == pytest.approx(START_S + 16e6 / 12.5e9)
+    assert collective_seconds("all_to_all", 32e6, 32, 8, THIN, 32) == pytest.approx(
+        collective_seconds("all_to_all", 32e6, 32, 8, LINKS)
+    )
+
+
+def test_eight_rings_leave_a_leaf_over_the_shares_of_its_sixteen_ranks() -> None:
+    far = Tier(16 * 12.5e9 / 8, 10e-6)
+    found = collective_seconds("all_gather", 1e6, 32, 8, THIN, 16)
+    assert found == collective_seconds("all_gather", 1e6, 32, 8, Links(NEAR, far))
+    whole = Links(NEAR, FAR, oversubscription=2.0)
+    assert collective_seconds("all_reduce", 1e9, 32, 8, whole, 16) == pytest.approx(
+        collective_seconds("all_reduce", 1e9, 32, 8, LINKS)
+    )
+
+
+def test_a_message_to_another_leaf_takes_its_share_of_the_spine() -> None:
+    assert collective_seconds("send_recv", 4e6, 2, 1, THIN, 1) == pytest.approx(
+        START_S + 10e-6 + 4e6 / 12.5e9
+    )
+
+
+def test_other_rails_are_reached_through_the_cheaper_of_spine_and_domain() -> None:
+    slow = Tier(50e9, 2e-6)
+    railed = Links(slow, FAR, oversubscription=2.0, rails=8)
+    found = collective_seconds("all_to_all", 32e6, 32, 8, railed, 32)
+    assert found == pytest.approx(START_S + 2e-6 + (7 + 21) * 1e6 / 50e9)

@@ -131,3 +131,36 @@ def test_an_nvlink_domain_spans_nodes_and_the_last_may_be_smaller(cluster: Read)
         ("node0-17", 72),
         ("node18-19", 8),
     ]
+
+
+def test_leaf_switches_and_rails_are_named(cluster: Read) -> None:
+    found = cluster("preset: h200-sxm\nnodes: 8\nleaf: {nodes: 4, oversubscription: 2}\nrails: 8\n")
+    pool = found.pools[0]
+    assert pool.leaf is not None
+    assert (pool.leaf.nodes, pool.leaf.oversubscription, pool.rails) == (4, 2.0, 8)
+    assert [domain.leaf for domain in found.domains] == [0] * 4 + [1] * 4
+    assert pool.spine_bytes_per_s == pool.inter_node.bandwidth_bytes_per_s / 2
+    assert [domain.leaf for domain in found.leaves_apart.domains] == list(range(8))
+
+
+def test_without_leaf_switches_nothing_of_them_is_written() -> None:
+    document = read_cluster("h200-sxm").model_dump(mode="json", by_alias=True)
+    assert not {"leaf", "rails"} & set(document["pools"][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rails: 8", "rails: needs the spine that joins the rails; write for example"),
+        ("leaf: {nodes: 4}\nrails: 3", "rails: must divide the GPUs of every node; 3 does not"),
+        ("leaf: {nodes: 4, oversubscription: 0.5}", "leaf.oversubscription: must be"),
+        ("leaf: {oversubscription: 2}", "leaf.nodes: is missing"),
+        ("leaf: {nodes: 0}", "leaf.nodes: must be"),
+        ("leaf: {nodes: 3}\nnvlink_domain: 16", "leaf.nodes: cuts the NVLink domain of 16 GPUs"),
+        ("leaf: {nodes: 4, oversubscribed: 2}", "did you mean 'oversubscription'"),
+        ("leaf: 4", "leaf: must be a mapping"),
+    ],
+)
+def test_switches_that_do_not_fit_get_a_named_error(cluster: Read, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("(", r"\(")):
+        cluster(f"preset: h200-sxm\nnodes: 8\n{text}\n")

@@ -121,7 +121,8 @@ def rates_of(constants: dict[str, float], pool: Pool, software: Software) -> Rat
         permute_traffic=k["permute_traffic"] * moe,
         cast=k["cast"],
         nvlink_bytes_per_s=pool.intra_node.bandwidth_bytes_per_s * k["nvlink"],
-        network_bytes_per_s=pool.inter_node.bandwidth_bytes_per_s * k["network"],
+        # Leaves are not told apart here: every byte between domains counts as crossing the spine.
+        network_bytes_per_s=pool.spine_bytes_per_s * k["network"],
         domain=float(pool.nvlink_domain or pool.gpus_per_node),
         tp_exposed=exposed_tp,
         tp_gradient_hidden=float(software.overlap_tp_gradient),

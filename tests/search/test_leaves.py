@@ -1,0 +1,134 @@
+"""Stages under leaf switches: priced together, placed together, against every other placement."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimizer.layout import Layouts, ParallelLayout, boundary_leaf, leaf_gpus
+from optimizer.pipeline import optimize
+from optimizer.plan import Plan
+from optimizer.search.leaves import leaf_stages
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.cluster_file import cluster_of
+from optimizer.spec.document import Document
+from optimizer.spec.reading import read_model, read_workload
+
+
+def h200(**changes: Any) -> Cluster:
+    return cluster_of(Document(None, {"preset": "h200-sxm", **changes}))
+
+
+def under(*alive: int, per_leaf: int = 4) -> Cluster:
+    """Leaves of some nodes of one GPU each, so many of them alive."""
+    dead = [
+        f"node{leaf * per_leaf + node}"
+        for leaf, live in enumerate(alive)
+        for node in range(live, per_leaf)
+    ]
+    nodes = per_leaf * len(alive)
+    return h200(nodes=nodes, gpus_per_node=1, dead=dead, leaf={"nodes": per_leaf})
+
+
+def leaves_of(cluster: Cluster, pieces: int, together: int = 1) -> list[int]:
+    """Leaves of each stage as placed."""
+    home = {gpu: domain.leaf for domain in cluster.domains for gpu in domain.gpus}
+    stages = list(leaf_stages(cluster, 0, pieces, 1, together))
+    used = [gpu for stage in stages for gpu in stage]
+    assert len(set(used)) == len(used)
+    return [len({home[gpu] for gpu in stage}) for stage in stages]
+
+
+@cache
+def fewest(room: tuple[int, ...], pieces: int, stages: int) -> int:
+    """The fewest leaves, summed over so many stages, of all ways to place them."""
+    if stages == 0:
+        return 0
+    best = 10**6
+    for taken in product(*(range(min(held, pieces) + 1) for held in room)):
+        if sum(taken) == pieces:
+            left = tuple(sorted(held - took for held, took in zip(room, taken, strict=True)))
+            best = min(best, sum(took > 0 for took in taken) + fewest(left, pieces, stages - 1))
+    return best
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4])
+def test_no_placement_of_all_stages_spans_fewer_leaves(pieces: int) -> None:
+    for alive in product(range(5), repeat=3):
+        if sum(alive) < pieces:
+            continue
+        spans = leaves_of(under(*alive), pieces)
+        assert len(spans) == sum(alive) // pieces
+        assert spans.count(1) == sum(live // pieces for live in alive)
+        least = fewest(tuple(sorted(alive)), pieces, len(spans))
+        assert sum(spans) == least, (alive, pieces)
+
+
+def ep(width: int, span: int) -> Layouts:
+    return Layouts.of(ParallelLayout(ep=width, dp=width), span)
+
+
+def promised(cluster: Cluster, width: int, span: int = 8) -> float:
+    return float(leaf_gpus(cluster, 0, ep(width, span))[0])
+
+
+def test_a_stage_keeps_under_one_leaf_what_costs_no_stage() -> None:
+    four = h200(nodes=8, leaf={"nodes": 4, "oversubscription": 2})
+    assert promised(four, 16) == 16
+    assert promised(four, 32) == 32
+    assert promised(four, 64) == 32  # two leaves, four nodes under each
+    # three nodes a leaf: four stages of two nodes fit, but only three under one leaf each
+    three = h200(nodes=9, leaf={"nodes": 3})
+    assert promised(three, 16) == 8
+    assert promised(h200(nodes=9, leaf={"nodes": 3}, dead=["node0", "node3", "node6"]), 16) == 16
+    assert promised(h200(nodes=8), 16) == np.inf
+
+
+def test_neighbouring_stages_share_a_leaf_where_there_is_one() -> None:
+    assert boundary_leaf(h200(nodes=8), 0) == np.inf
+    assert boundary_leaf(h200(nodes=8, leaf={"nodes": 8}), 0) == 2
+    assert boundary_leaf(h200(nodes=8, leaf={"nodes": 4}), 0) == 1
+
+
+def test_ranks_keep_their_rail_only_in_whole_nodes() -> None:
+    railed = {"nodes": 8, "leaf": {"nodes": 8}, "rails": 8}
+    assert promised(h200(**railed), 16) == 16
+    assert promised(h200(**railed), 8, 4) == 4  # halves of nodes: other rails
+    assert promised(h200(**railed, dead=["node1/gpu3"]), 16) == 8
+    assert promised(h200(**railed, dead=["node1"]), 16) == 16
+
+
+def test_groups_of_a_stage_are_cut_evenly_or_not_at_all() -> None:
+    six = h200(nodes=12, leaf={"nodes": 3})
+    # a stage of six nodes, three under a leaf: groups of two nodes would straddle
+    layout = ParallelLayout(tp=16, dp=3, ep=48)
+    assert leaf_gpus(six, 0, Layouts.of(layout, 8))[0] == 8
+    assert promised(six, 48) == 24
+
+
+def planned(oversubscription: float, strategy: str, **changes: Any) -> Plan:
+    cluster = h200(**changes, leaf={"nodes": 4, "oversubscription": oversubscription})
+    workload = read_workload(None, {"input_len": 2048, "output_len": 512})
+    model = read_model("deepseek-v3").model
+    return optimize(cluster, model, workload, top=1, strategy=f"canonical:{strategy}").best
+
+
+def test_a_dead_node_does_not_push_every_second_stage_over_two_leaves() -> None:
+    plan = planned(4, "EP16-DP16-x7", nodes=16, dead=["node1"])
+    for gpus in plan.deployment.placement.rank_gpu:
+        assert len({int(gpu.split("/")[0][4:]) // 4 for gpu in gpus}) == 1
+    (leaf,) = {
+        row.leaf for row in plan.deployment.phases["decode"].rows if row.kind == "all_to_all"
+    }
+    assert leaf == 16
+
+
+def test_a_thinner_spine_is_never_faster_and_none_is_missed_under_one_leaf() -> None:
+    wide, thin = (planned(o, "EP64-DP64", nodes=8).predictions for o in (1, 4))
+    assert thin["tpot_s"].value > wide["tpot_s"].value
+    wide, thin = (planned(o, "EP32-DP32-x2", nodes=8).predictions for o in (1, 4))
+    assert thin == wide
