@@ -126,7 +126,11 @@ def test_the_solver_equals_brute_force(seed: int, objective: Any) -> None:
     ways: list[list[dict[Offer, int]]] = []
     for own, want in zip(demands, wanted, strict=True):
         all_ways = every_way(own, want, 2)
-        ways.append([{}, *all_ways] if partial else [way for way in all_ways if rate(way) >= want * (1 - 1e-9)])
+        ways.append(
+            [{}, *all_ways]
+            if partial
+            else [way for way in all_ways if rate(way) >= want * (1 - 1e-9)]
+        )
     best = None
     for combination in product(*ways):
         by_pool: dict[int, list[int]] = {}

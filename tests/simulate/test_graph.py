@@ -17,7 +17,7 @@ from optimizer.simulate.graph.wiring import issue_order, reads
 from optimizer.spec.linears import expert_parameters, total_parameters
 
 GOLDEN = Path(__file__).resolve().parents[2] / "results" / "golden"
-PLANS = sorted(path.name for path in GOLDEN.glob("*.json"))
+PLANS = sorted(path.name for path in GOLDEN.glob("*.json") if "trained" not in path.name)
 
 
 def golden(name: str) -> Plan:
