@@ -4,7 +4,8 @@
 
 For each cluster the same layout is placed twice: as planned, and with rank r on the r-th live GPU.
 Printed is the largest all-to-all of one prefill step over all groups, from the ranks that have the
-fewest peers in their own domain, by the simulator's formulas, which the planner does not share.
+fewest peers in their own domain and under their own leaf switch, by the simulator's formulas, which
+the planner does not share.
 """
 
 from __future__ import annotations
@@ -50,21 +51,43 @@ CASES = (
         },
         "h200-sxm",
     ),
+    (
+        "32 nodes, four a leaf, one dead, spine 2:1, EP16",
+        "deepseek-v3",
+        "EP16-DP16-x15",
+        {"nodes": 32, "dead": ["node1"], "leaf": {"nodes": 4, "oversubscription": 2}},
+        "h200-sxm",
+    ),
+    (
+        "32 nodes, four a leaf, one dead, spine 4:1, 8 rails, EP32",
+        "deepseek-v3",
+        "EP32-DP32-x7",
+        {
+            "nodes": 32,
+            "dead": ["node1"],
+            "leaf": {"nodes": 4, "oversubscription": 4},
+            "rails": 8,
+        },
+        "h200-sxm",
+    ),
 )
 
 
 def largest_s(plan: Plan, cluster: Cluster, rank_gpu: list[list[str]]) -> float:
     """Seconds of the slowest all-to-all of one prefill step."""
     domain = {gpu: each.name for each in cluster.domains for gpu in each.gpus}
+    switch = {gpu: each.leaf for each in cluster.domains for gpu in each.gpus}
     links = Links.of(cluster.pools[0])
     table = plan.deployment.phases["prefill"]
     payload = max(row.payload_bytes[0] for row in table.rows if row.kind == "all_to_all")
     slowest = 0.0
     for replica in rank_gpu:
         for group in plan.deployment.placement.groups["ep"]:
-            peers = Counter(domain[replica[rank]] for rank in group)
-            near = min(peers.values())
-            seconds = collective_seconds("all_to_all", payload, len(group), near, links)
+            near, leaf = (
+                min(Counter(home[replica[rank]] for rank in group).values())
+                for home in (domain, switch)
+            )
+            seconds = collective_seconds("all_to_all", payload, len(group), near, links, leaf)
             slowest = max(slowest, seconds)
     return slowest
 
