@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from optimizer.cost.calibration import Calibration, load_calibration
 from optimizer.cost.demand import Device
 from optimizer.cost.fitting import Prepared, prepare
 from optimizer.cost.given import Given, price_given, residence, running_and_waiting
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, Problem, SpecError
 from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.formats import FORMATS, Format
@@ -64,6 +65,16 @@ class MeasuredRuns(NamedTuple):
     ttft_s: Floats
     tpot_s: Floats
     members: NDArray[np.int64]
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """A table of rows from a CSV."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise SpecError(Problem(f"no table of rows: {error}", str(file))) from None
 
 
 def evaluate(rows: pd.DataFrame, calibration: Calibration | None = None) -> pd.DataFrame:

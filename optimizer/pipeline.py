@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optimizer.cost.calibration import Calibration
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.parts import jobs_of, price_parts
 from optimizer.cost.rows import Rows, expand
@@ -66,10 +67,12 @@ def optimize(
     top: int = 5,
     strategy: str | None = None,
     confidence: float | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Plans:
     """The best `top` plans; with `strategy` the best ways to run that one layout; with `confidence`
-    plans whose limits hold at the pessimistic end of every prediction.
+    plans whose limits hold at the pessimistic end of every prediction; `calibration` in place of
+    the one that ships.
 
     `progress` hears of each step as it begins. Raises InfeasibleError with every broken limit where
     nothing is left.
@@ -77,7 +80,7 @@ def optimize(
     progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
-    jobs = jobs_for(cluster, model, workload, spaces, strategy)
+    jobs = jobs_for(cluster, model, workload, spaces, strategy, calibration)
     price_all = pricer(jobs, spaces, replicas_of(cluster, model, strategy), top)
     chosen = choose(cluster, price_all(confidence=confidence), objective, top)
     progress(f"placing the best of {chosen.account.candidates:,} candidates")
@@ -149,13 +152,14 @@ def jobs_for(
     workload: Workload,
     spaces: Sequence[Space],
     strategy: str | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[Any, ...]:
     """What prices: one job for each pool and each choice of number formats."""
     if isinstance(workload, TrainingWorkload):
         named = readings(cluster, model, strategy, workload)[0].layout if strategy else None
         return training_jobs(cluster, model, workload, named.vp if named is not None else None)
     hottest = imbalances(model, workload, [space.layouts for space in spaces])
-    return jobs_of(cluster, model, workload, hottest)
+    return jobs_of(cluster, model, workload, hottest, calibration)
 
 
 def pricer(
@@ -175,9 +179,10 @@ def price(
     strategy: str | None = None,
     rows_of: Callable[..., Rows] = expand,
     confidence: float | None = None,
+    calibration: Calibration | None = None,
 ) -> Priced:
     """Every candidate with its seconds, bytes and limits; `rows_of` spells out the layouts."""
-    jobs = jobs_for(cluster, model, workload, spaces, strategy)
+    jobs = jobs_for(cluster, model, workload, spaces, strategy, calibration)
     replicas = replicas_of(cluster, model, strategy)
     parts: Iterable[Candidates]
     if isinstance(jobs[0], TrainingJob):

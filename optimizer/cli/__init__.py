@@ -9,22 +9,24 @@ from typing import Any, NoReturn
 import click
 
 from optimizer.cli.audit import audit
+from optimizer.cli.calibrate import calibrate
 from optimizer.cli.dag import dag
 from optimizer.cli.evaluate import evaluate
 from optimizer.cli.experts import experts
 from optimizer.cli.fleet import fleet
-from optimizer.cli.job import OBJECTIVES, job_options
+from optimizer.cli.job import OBJECTIVES, calibration_option, job_options
 from optimizer.cli.regress import regress
 from optimizer.cli.simulate import simulate
 from optimizer.cli.why import remedies, why
 from optimizer.errors import OptimizerError
 from optimizer.version import __version__
 
-COMMANDS = (why, remedies, evaluate, experts, audit, fleet, regress, simulate, dag)
+COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, simulate, dag)
 
 
 @click.group(invoke_without_command=True)
 @job_options
+@calibration_option
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--top", type=click.IntRange(1, 100), default=5, show_default=True)
 @click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')

@@ -49,6 +49,21 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def calibration_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which constants price."""
+    text = "Constants that price: a preset, or a file of `optimize calibrate` [default]."
+    option = click.option("--calibration", metavar="FILE", help=text)
+    decorated: Callable[..., Any] = option(command)
+    return decorated
+
+
+def calibration_of(options: dict[str, Any]) -> Any:
+    """The calibration that the options name; none for the one that ships."""
+    from optimizer.cost.calibration import load_calibration
+
+    return load_calibration(options["calibration"]) if options.get("calibration") else None
+
+
 def workload_flags(options: dict[str, Any]) -> dict[str, Any]:
     """What the options say of the workload."""
     return {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from optimizer.cli.job import job_of
+from optimizer.cli.job import calibration_of, job_of
 from optimizer.errors import EXIT_CHECK, EXIT_TIME, InfeasibleError
 
 
@@ -28,6 +28,7 @@ def plan(options: dict[str, Any]) -> None:
     asked = {name: options[name] for name in ("objective", "strategy", "confidence")}
     asked["top"] = max(options["top"], options["simulate_top"] or 1)
     try:
+        asked["calibration"] = calibration_of(options)
         plans = run(job.cluster, job.model, job.workload, **asked, progress=progress)
     except InfeasibleError:
         _refuse(job, options, folder, progress)
@@ -105,6 +106,7 @@ def _refuse(
         options["strategy"],
         options["objective"],
         options["confidence"],
+        calibration_of(options),
     )
     refusal = refuse(asked, progress)
     files = refusal_files(refusal)

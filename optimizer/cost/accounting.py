@@ -10,7 +10,7 @@ from optimizer.cost.job import Job, step_columns
 from optimizer.cost.memory import MemoryColumns
 from optimizer.cost.price import part_seconds
 from optimizer.cost.pricers import operator_seconds
-from optimizer.cost.pricing import memory_of
+from optimizer.cost.pricing import correction, memory_of
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import stage_maximum, stages_of
 from optimizer.layout import Layouts
@@ -68,14 +68,21 @@ def _grid(job: Job, phase: str, point: dict[str, float], chunk: float) -> list[d
 
 def phase_tables(job: Job, rows: Rows, layouts: Layouts) -> dict[str, PhaseTable]:
     """Each phase's operators over its grid (rows and layouts of length 1)."""
+    drawn = correction(job, rows, layouts)
+    scale = {"prefill": float(drawn.ttft[0]), "decode": float(drawn.tpot[0])}
     return {
-        phase: _phase_table(job, phase, columns, layouts, float(rows.chunk[0]))
+        phase: _phase_table(job, phase, columns, layouts, float(rows.chunk[0]), scale[phase])
         for phase, columns in step_columns(job, rows, layouts).items()
     }
 
 
 def _phase_table(
-    job: Job, phase: str, columns: dict[str, Floats], layouts: Layouts, chunk: float
+    job: Job,
+    phase: str,
+    columns: dict[str, Floats],
+    layouts: Layouts,
+    chunk: float,
+    scale: float,
 ) -> PhaseTable:
     own = {name: float(column[0]) for name, column in columns.items()}
     steps = _grid(job, phase, own, np.ceil(chunk / own["cp"]))
@@ -86,7 +93,7 @@ def _phase_table(
     found = []
     for family in lower(job.model, job.workload.engine):
         for operator in family.build({name: grid[name] for name in family.depends}):
-            row = _row(job, family.part, counts[family.part], operator, len(steps))
+            row = _row(job, family.part, counts[family.part], operator, len(steps), scale)
             if row.count and any(row.seconds):
                 found.append(row)
     totals = {
@@ -103,7 +110,7 @@ def _phase_table(
     parts = part_seconds(lower(job.model, job.workload.engine), first, job.device, job.constants)
     layers = {name: parts[name] for name in job.model.layer_types}
     slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD], job.cut)
-    slowest = slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0)
+    slowest = scale * (slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0))
     return PhaseTable(
         grid=tuple(
             GridPoint(tokens=step["tokens"], sequences=step["sequences"], context=step["context"])
@@ -119,8 +126,10 @@ def _phase_table(
     )
 
 
-def _row(job: Job, part: str, count: int, operator: Operator, points: int) -> OperatorRow:
-    seconds = operator_seconds(operator, job.device, job.constants)
+def _row(
+    job: Job, part: str, count: int, operator: Operator, points: int, scale: float
+) -> OperatorRow:
+    seconds = scale * operator_seconds(operator, job.device, job.constants)
 
     def column(values: Floats | float) -> tuple[float, ...]:
         return tuple(float(value) for value in np.broadcast_to(values, points))

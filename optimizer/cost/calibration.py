@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, NamedTuple
 
-import yaml
 from pydantic import Field, model_validator
 
+from optimizer.cost.corrections import Corrections
 from optimizer.operators import Floats
-from optimizer.spec.data import configs_root
+from optimizer.spec.draft import Draft
+from optimizer.spec.files import read_document
 from optimizer.spec.frozen import Frozen, Name, wrong
+from optimizer.spec.presets import locate
 
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Column = Floats | float
@@ -80,6 +82,7 @@ class Calibration(Frozen):
     memory: EngineMemory
     interval: Interval
     percentiles: dict[str, dict[str, Positive]]
+    corrections: Corrections | None = None  # a user's own runs
 
     @model_validator(mode="after")
     def _constants_are_known(self) -> Calibration:
@@ -100,8 +103,9 @@ class Calibration(Frozen):
 
 
 @cache
-def load_calibration(name: str = "default") -> Calibration:
-    """The calibration that ships under this name."""
-    path = configs_root() / "calibration" / f"{name}.yaml"
-    document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    return Calibration.model_validate({**document, "date": str(document["date"])})
+def load_calibration(source: str = "default") -> Calibration:
+    """The calibration that ships under a name, or that a file of `optimize calibrate` holds."""
+    document = read_document(locate(source, "calibration", ("calibration.yaml",)))
+    stated = {**document.data, "date": str(document.data.get("date", ""))}
+    found: Calibration = Draft(document).finish(Calibration, stated)
+    return found

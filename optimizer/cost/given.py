@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.cost.calibration import Calibration, Constants, EngineMemory
+from optimizer.cost.correcting import corrected, factors, load_of, series_of
 from optimizer.cost.demand import Device
 from optimizer.cost.memory import layout_bytes, mean_cache_bytes
 from optimizer.cost.price import step_seconds
@@ -124,7 +125,7 @@ def price_given(given: Given, held: Residence, calibration: Calibration) -> Serv
         phase: step_seconds(given.model, families, columns, pp, given.device, constants).total_s
         for phase, columns in steps(given, running).items()
     }
-    return steady_state(
+    times = steady_state(
         given.columns,
         chunks(given),
         running,
@@ -133,3 +134,6 @@ def price_given(given: Given, held: Residence, calibration: Calibration) -> Serv
         seconds["decode"],
         constants,
     )
+    series = series_of(given.model, given.device.gpu, given.engine)
+    drawn = factors(calibration.corrections, series, load_of(given.columns))
+    return corrected(times, drawn, given.columns["output_len"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from optimizer.cost.calibration import load_calibration
+from optimizer.cost.calibration import Calibration, load_calibration
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import price_best_cut
 from optimizer.cost.job import Job
@@ -29,9 +29,10 @@ def jobs_of(
     model: ModelSpec,
     workload: ForwardWorkload | ServingWorkload,
     imbalances: tuple[tuple[int, float], ...] = (),
+    calibration: Calibration | None = None,
 ) -> tuple[Job, ...]:
     """One job for each pool and each choice of number formats."""
-    calibration = load_calibration()
+    calibration = calibration or load_calibration()
     return tuple(
         Job(cluster, pool, model.with_precision(precision), workload, calibration, imbalances)
         for pool in range(len(cluster.pools))

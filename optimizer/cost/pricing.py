@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.correcting import Factors, corrected, factors, series_of
 from optimizer.cost.factoring import representatives
 from optimizer.cost.fullest import fullest_bytes
 from optimizer.cost.job import Job, degree_columns, micro_sequences, sequence_tokens, step_columns
@@ -135,6 +136,7 @@ def _serving(
         workload.output_len,
         constants,
     )
+    times = corrected(times, correction(job, rows, layouts), workload.output_len)
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)
     if workload.concurrency is not None:
         concurrency = workload.concurrency / rows.replicas_min
@@ -155,6 +157,19 @@ def _serving(
         tpot_s=times.tpot_s,
         latency_s=times.request_s,
     )
+
+
+def correction(job: Job, rows: Rows, layouts: Layouts) -> Factors:
+    """What measured runs multiply the serving times of the rows by [n]."""
+    workload, corrections = job.workload, job.calibration.corrections
+    if corrections is None or isinstance(workload, ForwardWorkload):
+        return Factors(np.ones(len(rows)), np.ones(len(rows)))
+    chosen = layouts.take(rows.layout)
+    gpus = chosen.gpus_per_replica.astype(np.float64)
+    in_flight = (rows.sequences * chosen.dp).astype(np.float64)
+    lengths = np.full(len(rows), workload.input_len), np.full(len(rows), workload.output_len)
+    series = series_of(job.model, job.cluster.pools[job.pool].gpu, workload.engine)
+    return factors(corrections, series, np.stack([gpus, in_flight, *lengths], axis=-1))
 
 
 def at_statistic(job: Job, name: str, limit: Limit) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from optimizer.cost.calibration import Calibration
 from optimizer.pipeline import optimize
 from optimizer.plan import Plans
 from optimizer.search.objectives import Objective
@@ -21,6 +22,7 @@ class Job(NamedTuple):
     strategy: str | None = None
     objective: Objective = "throughput"
     confidence: float | None = None
+    calibration: Calibration | None = None
 
     def plan(self, top: int = 1) -> Plans:
         """The best plans, down the whole line."""
@@ -32,4 +34,5 @@ class Job(NamedTuple):
             top=top,
             strategy=self.strategy,
             confidence=self.confidence,
+            calibration=self.calibration,
         )

@@ -11,9 +11,14 @@ from optimizer.spec.data import configs_root
 from optimizer.spec.files import read_document
 from optimizer.spec.wording import nearest
 
-Kind = Literal["hardware", "models", "workloads"]
+Kind = Literal["hardware", "models", "workloads", "calibration"]
 
-_WHAT = {"hardware": "hardware", "models": "model", "workloads": "workload"}
+_WHAT = {
+    "hardware": "hardware",
+    "models": "model",
+    "workloads": "workload",
+    "calibration": "calibration",
+}
 
 
 @cache
