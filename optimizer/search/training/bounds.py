@@ -13,14 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.cost.training.layouts import NOTHING, ZERO_BUBBLE, Floats, TrainingLayouts
-from optimizer.cost.training.step import bubble_s, finished
+from optimizer.cost.training.step import bubble_s
 from optimizer.layout import Ints, Layouts
 from optimizer.search.training.choices import Pairs, expand_plain, interleaves, most_chunks
 from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.prices import (
     PriceTable,
     RowPrices,
+    bound_step,
     even_stages,
+    jitter_of,
     layer_counts,
     row_prices,
 )
@@ -63,21 +65,20 @@ def bounds_of(
 
 def least_step(job: TrainingJob, rows: TrainingLayouts, prices: RowPrices) -> Floats:
     """The step with all work spread evenly, under the rows' own schedules."""
-    return finished(even_stages(job, rows, prices), prices.lowered, rows, job.rates).step_s
+    return bound_step(job, rows, prices, even_stages(job, rows, prices))[0]
 
 
 def _best_schedule(job: TrainingJob, rows: TrainingLayouts, prices: RowPrices) -> Floats:
     """The even step under whichever schedule waits least, with the sends of the plainest."""
     stages = even_stages(job, rows, prices)
-    plain = finished(stages, prices.lowered, rows, job.rates)
+    plain, waits = bound_step(job, rows, prices, stages)
     turns = np.where(interleaves(job, rows.pp, rows.micro_batches), most_chunks(job, rows.pp), 1)
     least = bubble_s(stages, replace(rows, vp=turns))
     if "zero_bubble" in job.workload.schedules:
         filled = replace(rows, schedule=np.full(len(rows), ZERO_BUBBLE))
         least = np.minimum(least, bubble_s(stages, filled))
-    jitter = 1 + job.rates.jitter * np.log2(np.maximum(rows.gpus / job.rates.domain, 1.0))
-    spared = np.maximum(plain.parts["bubble"] - least, 0.0)
-    found: Floats = plain.step_s - spared * job.rates.engine * jitter
+    spared = np.maximum(waits - least, 0.0)
+    found: Floats = plain - spared * job.rates.engine * jitter_of(job, rows)
     return found
 
 

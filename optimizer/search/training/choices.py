@@ -7,6 +7,7 @@ distributed optimizer (less state, less to update, the same traffic) over whole 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from optimizer.cost.training.layouts import (
 from optimizer.layout import Ints, Layouts
 from optimizer.search.training.job import TrainingJob
 
+BLOCK = 8_192  # rows that are cut at once
 MOST_MICRO_BATCH = 16  # sequences, unless the workload states one
 Flags = NDArray[np.bool_]
 
@@ -198,3 +200,16 @@ def neighbours_inside(job: TrainingJob, layouts: Layouts) -> Flags:
     smallest = min(job.cluster.live_sizes[job.pool])
     found: Flags = 2 * layouts.width <= smallest
     return found
+
+
+def blocks_of(pp: Ints) -> Iterator[tuple[int, int]]:
+    """Stretches of ascending numbers of stages, the last at most 1.5 times the first, for columns
+    of stages are as wide as the most."""
+    start = 0
+    while start < len(pp):
+        most = 1.5 * pp[start] if pp[start] > 0 else 0.0
+        later = np.flatnonzero((pp[start:] > most) | ((pp[start:] < 0) != (pp[start] < 0)))
+        end = start + (int(later[0]) if len(later) else len(pp) - start)
+        end = min(end, start + BLOCK)
+        yield start, end
+        start = end

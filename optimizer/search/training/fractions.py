@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from optimizer.cost.training.layouts import NOTHING, Floats, TrainingLayouts
 from optimizer.cost.training.step import Stages as EvenStages
-from optimizer.cost.training.step import finished
 from optimizer.layout import Ints
 from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.prices import (
     PriceTable,
     RowPrices,
+    bound_step,
     even_stages,
     flights,
     layer_counts,
@@ -46,7 +46,7 @@ def fraction_bound_s(
     fits = np.isfinite(slowest)
     slowest = np.where(fits, slowest, even.total_s)
     found = replace(even, slowest_s=slowest, total_s=np.maximum(even.total_s, slowest))
-    step = finished(found, plain.lowered, rows, job.rates).step_s
+    step, _ = bound_step(job, rows, plain, found)
     return np.where(fits, step, np.inf)
 
 

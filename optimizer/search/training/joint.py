@@ -16,12 +16,11 @@ from ortools.sat.python import cp_model
 
 from optimizer.cost.training.cuts import CutPieces, cut_pieces, price_cut
 from optimizer.cost.training.layouts import NOTHING, TrainingLayouts
-from optimizer.cost.training.step import finished
 from optimizer.layout import Ints
 from optimizer.search.solver import new_solver
 from optimizer.search.training.cutting import chunk_sizes
 from optimizer.search.training.job import TrainingJob
-from optimizer.search.training.prices import even_stages, row_prices
+from optimizer.search.training.prices import bound_step, even_stages, jitter_of, row_prices
 from optimizer.search.training.stages import Chosen
 
 TIME_STEPS = 1e6  # of one micro-batch through the whole model
@@ -200,13 +199,13 @@ class _Model:
         if not np.isfinite(cutoff_s):
             return
         row, rates = self._row, self._job.rates
-        stages = even_stages(self._job, row, row_prices(self._job, row, NOTHING))
-        step = finished(stages, self.pieces.priced.pieces.lowered.take(np.array([0])), row, rates)
+        prices = row_prices(self._job, row, NOTHING)
+        stages = even_stages(self._job, row, prices)
+        step, _ = bound_step(self._job, row, prices, stages)
         rounds = int(row.micro_batches[0]) * self._vp - 1
-        jitter = 1 + rates.jitter * np.log2(np.maximum(row.gpus / rates.domain, 1.0))
-        weight = float((np.asarray(rates.engine) * jitter)[0]) / self._vp
+        weight = float((np.asarray(rates.engine) * jitter_of(self._job, row))[0]) / self._vp
         least = rounds * float(stages.slowest_s[0]) + float(stages.total_s[0])
-        beside = float(step.step_s[0]) - weight * least
+        beside = float(step[0]) - weight * least
         most = (cutoff_s - beside) / weight * (1 + SLACK)
         self.model.add(self._objective <= max(0, int(most * self._scale)))
 

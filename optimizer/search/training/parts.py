@@ -22,6 +22,7 @@ from optimizer.search.training.bounds import bounds_of, least_step
 from optimizer.search.training.candidates import TrainingCandidates, candidates_of
 from optimizer.search.training.choices import (
     Pairs,
+    blocks_of,
     count_choices,
     expand,
     pairs_of,
@@ -33,9 +34,8 @@ from optimizer.search.training.prices import PriceTable, row_prices
 from optimizer.search.training.refining import Binding, refined
 from optimizer.search.training.skyline import Skyline
 
-BATCH = 1024  # layouts of a part
+BATCH = 4096  # layouts of a part
 NEAREST = 16  # layouts that are priced where none fits
-BLOCK = 8_192  # rows that are cut at once
 
 
 @dataclass(frozen=True)
@@ -168,36 +168,26 @@ def _part(
     rows, pair = expand(job, known.layouts, known.pairs.take(wanted))
     order = np.lexsort((rows.pp, rows.fully_sharded))
     rows, pair = rows.take(order), wanted[pair[order]]
-    origin = known.pairs.owner[pair]
     unfit, parts = int(known.choices[full].sum()), [_nothing(job, index)]
-    for start, end in _blocks(np.where(rows.fully_sharded, -1, rows.pp)):
-        block = rows.take(slice(start, end))
-        whole = bool(rows.fully_sharded[start])
-        table = PriceTable(job, block) if whole else known.table
-        entry = np.arange(len(block)) if whole else known.entry[pair[start:end]]
-        found = _fastest(job, block, reach[origin[start:end]], best_s, table, entry)
+    for start, end in blocks_of(np.where(rows.fully_sharded, -1, rows.pp)):
+        block, own = rows.take(slice(start, end)), pair[start:end]
+        table, entry = known.table, known.entry[own]
+        if block.fully_sharded[0]:  # every row has layers of its own: price those within reach
+            near = least_step(job, block, row_prices(job, block, NOTHING))
+            close = near <= reach[known.pairs.owner[own]]
+            block, own = block.take(close), own[close]
+            table, entry = PriceTable(job, block), np.arange(len(block))
+        place = known.pairs.owner[own]
+        found = _fastest(job, block, reach[place], best_s, table, entry)
         unfit += found.unfit
-        binding.append(Binding(block.take(found.binding), origin[start:end][found.binding]))
+        binding.append(Binding(block.take(found.binding), place[found.binding]))
         few = candidates_of(
             job, index, block.take(found.rows), found.mode, found.step_s, found.bytes
         )
-        parts.append(replace(few, origin=origin[start:end][found.rows]))
+        parts.append(replace(few, origin=place[found.rows]))
     part = TrainingCandidates.concatenate(parts)
     rest = int(known.choices[here].sum()) - len(part) - unfit
     return replace(part, settled={"memory": unfit, "dominated": rest})
-
-
-def _blocks(pp: Ints) -> Iterator[tuple[int, int]]:
-    """Stretches of ascending numbers of stages, the last at most 1.5 times the first, for columns
-    of stages are as wide as the most."""
-    start = 0
-    while start < len(pp):
-        most = 1.5 * pp[start] if pp[start] > 0 else 0.0
-        later = np.flatnonzero((pp[start:] > most) | ((pp[start:] < 0) != (pp[start] < 0)))
-        end = start + (int(later[0]) if len(later) else len(pp) - start)
-        end = min(end, start + BLOCK)
-        yield start, end
-        start = end
 
 
 class _Fastest(NamedTuple):

@@ -14,7 +14,7 @@ from optimizer.cost.training.lowering import Lowered, lower
 from optimizer.cost.training.memory import activations_of, in_flight, state_bytes
 from optimizer.cost.training.pieces import Piece, assembled, layer_piece
 from optimizer.cost.training.stage_memory import GATHERED_LAYERS
-from optimizer.cost.training.step import Stages
+from optimizer.cost.training.step import Stages, data_parallel_s, finished, optimizer_s
 from optimizer.layout import Ints
 from optimizer.search.training.job import TrainingJob
 
@@ -58,6 +58,7 @@ class PriceTable:
     def __init__(self, job: TrainingJob, few: TrainingLayouts) -> None:
         self._job, self._few = job, few
         self._known: dict[int, tuple[Lowered, Columns, Columns, Columns]] = {}
+        self._work_s: dict[int, Floats] = {}
 
     def prices(self, rows: TrainingLayouts, entry: Ints, bits: int) -> RowPrices:
         """The rows, each with its entry, with these recompute bits in every layer."""
@@ -83,9 +84,11 @@ class PriceTable:
 
     def work_s(self, bits: int) -> Floats:
         """One micro-batch through the whole model, both ways [entries]."""
-        _, layer, first, last = self._of(bits)
-        found: Floats = layer["both_s"] @ layer_counts(self._job)
-        return found + first["both_s"] + last["both_s"]
+        if bits not in self._work_s:
+            _, layer, first, last = self._of(bits)
+            body: Floats = layer["both_s"] @ layer_counts(self._job)
+            self._work_s[bits] = body + first["both_s"] + last["both_s"]
+        return self._work_s[bits]
 
     def _of(self, bits: int) -> tuple[Lowered, Columns, Columns, Columns]:
         if bits not in self._known:
@@ -156,6 +159,43 @@ def even_stages(job: TrainingJob, rows: TrainingLayouts, prices: RowPrices) -> S
         experts / rows.pp,
         {},
     )
+
+
+def bound_step(
+    job: TrainingJob, rows: TrainingLayouts, prices: RowPrices, stages: Stages
+) -> tuple[Floats, Floats]:
+    """(a step that no cut beats whose slowest stage and sums are no less than these, its wait).
+
+    The fullest stage has no fewer parameters than the mean, but perhaps of other layers: what runs
+    once a step counts as if they were all of MoE layers, or as few of those as dense layers and
+    tables can make up for, whichever costs less.
+    """
+    lowered, rates = prices.lowered, job.rates
+    if job.model.moe is None:
+        found = finished(stages, lowered, rows, rates)
+        return found.step_s, found.parts["bubble"]
+    every = stages.dense_parameters + stages.expert_parameters
+    dense, experts = prices.layer["dense_parameters"], prices.layer["expert_parameters"]
+    share = (experts / (dense + experts)).max(axis=1)
+    plain = np.where(experts > 0, 0.0, dense) @ layer_counts(job) + 2.0 * lowered.table_parameters
+    few = np.maximum(every - plain, 0.0) * share
+    stages = replace(stages, dense_parameters=every - few, expert_parameters=few)
+    found = finished(stages, lowered, rows, rates)
+    routed = every * share
+    stages = replace(stages, dense_parameters=every - routed, expert_parameters=routed)
+    slowest = stages.slowest_s + found.parts["pp"] / rows.micro_batches
+    other = data_parallel_s(stages, lowered, rows, rates, slowest)
+    spared = np.maximum(found.parts["dp"] - other, 0.0)
+    updated = optimizer_s(stages, lowered, rows, rates)
+    spared = spared + np.maximum(found.parts["optimizer"] - updated, 0.0)
+    return found.step_s - spared * jitter_of(job, rows), found.parts["bubble"]
+
+
+def jitter_of(job: TrainingJob, rows: TrainingLayouts) -> Floats:
+    """What stragglers make of a step's seconds."""
+    domains = np.maximum(rows.gpus / job.rates.domain, 1.0)
+    found: Floats = 1 + job.rates.jitter * np.log2(domains)
+    return found
 
 
 def layer_counts(job: TrainingJob) -> Floats:

@@ -17,6 +17,7 @@ from optimizer.layout import Ints
 from optimizer.search.sifting import JOINT
 from optimizer.search.training.bounds import least_step
 from optimizer.search.training.candidates import TrainingCandidates, candidates_of
+from optimizer.search.training.choices import blocks_of
 from optimizer.search.training.fractions import fraction_bound_s
 from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.joint import solve_row
@@ -45,9 +46,10 @@ def refined(
     """The rows that the joint model makes better than what is reached; `keys` and `gpus` are of the
     layouts. Counts of its work are in `settled`."""
     rows, origin = _within_reach(job, binding, skyline)
-    bound = np.zeros(0)
-    if len(rows):
-        bound = fraction_bound_s(job, rows, PriceTable(job, rows), np.arange(len(rows)))
+    bound = np.zeros(len(rows))
+    for start, end in blocks_of(rows.pp):
+        some = rows.take(slice(start, end))
+        bound[start:end] = fraction_bound_s(job, some, PriceTable(job, some), np.arange(len(some)))
     told = {"within reach": len(rows), "bounded": 0, "solved": 0, "better": 0, "unproven": 0}
     found, steps, memory, counts = [], [], [], []
     order = np.argsort(bound, kind="stable")
@@ -95,4 +97,5 @@ def _within_reach(
     prices = PriceTable(job, rows).prices(rows, np.arange(len(rows)), NOTHING)
     bound: Floats = least_step(job, rows, prices)
     near = np.flatnonzero(bound <= skyline.best())
+    near = near[np.argsort(rows.pp[near], kind="stable")]
     return rows.take(near), origin[near]
