@@ -32,10 +32,10 @@ class Spread(Frozen):
     load they still share it. TTFT spreads about three times as much, signal and noise alike, which
     leaves every weight as it is."""
 
-    gpu: Positive = 0.06  # runs of one engine on one GPU
-    model: Positive = 0.08  # of one model besides
+    gpu: Positive = 0.03  # runs of one engine on one GPU
+    model: Positive = 0.06  # of one model besides
     series: Positive = 0.08  # of one precision and GPU count besides
-    noise: Positive = 0.06  # of one run
+    noise: Positive = 0.1  # of one run
     local: Annotated[float, Field(ge=0, le=1)] = 0.7  # share that fades with distance in load
     concurrency: Positive = 2.5  # logarithms over which it fades
     lengths: Positive = 1.5
