@@ -45,24 +45,24 @@ def measured() -> pd.DataFrame:
 
 
 def test_a_run_draws_its_own_load_by_its_share_of_the_variance() -> None:
-    # 0.06^2 + 0.08^2 + 0.08^2 = 0.0164 of signal beside 0.06^2 = 0.0036 of noise
+    # 0.03^2 + 0.06^2 + 0.08^2 = 0.0109 of signal beside 0.1^2 = 0.01 of noise
     drawn = factors(Corrections(runs=(RUN,)), SERIES, LOAD)
-    assert drawn.tpot[0] == pytest.approx(1.2 ** (0.0164 / 0.02))
+    assert drawn.tpot[0] == pytest.approx(1.2 ** (0.0109 / 0.0209))
     assert drawn.ttft[0] == 1.0  # it measured none
 
 
 @pytest.mark.parametrize(
     ("other", "share"),
     [
-        (SERIES._replace(precision="fp8"), 0.0100),
-        (SERIES._replace(model="qwen3-32b"), 0.0036),
+        (SERIES._replace(precision="fp8"), 0.0045),
+        (SERIES._replace(model="qwen3-32b"), 0.0009),
         (SERIES._replace(engine="sglang"), 0.0),
         (SERIES._replace(gpu="B200 SXM"), 0.0),
     ],
 )
 def test_a_run_says_less_about_series_that_share_less_with_it(other: Series, share: float) -> None:
     drawn = factors(Corrections(runs=(RUN,)), other, LOAD)
-    assert drawn.tpot[0] == pytest.approx(1.2 ** (share / 0.02))
+    assert drawn.tpot[0] == pytest.approx(1.2 ** (share / 0.0209))
 
 
 def test_a_run_says_less_about_loads_that_are_further_from_it() -> None:
@@ -76,9 +76,9 @@ def test_runs_left_out_become_better(measured: pd.DataFrame) -> None:
     found = calibrate(measured, load_calibration(), "mine")
     for gain in found.gains.values():
         assert gain.before.mean == pytest.approx(0.2)  # 1 / 1.25
-        assert gain.after.mean < 0.03
+        assert gain.after.mean < 0.05
     again = evaluate(ROWS, found.calibration)
-    assert (again["predicted_tpot_ms"] / measured["measured_tpot_ms"]).between(0.97, 1.03).all()
+    assert (again["predicted_tpot_ms"] / measured["measured_tpot_ms"]).between(0.95, 1.05).all()
 
 
 def test_rows_that_cannot_serve_are_counted_with_why(measured: pd.DataFrame) -> None:
