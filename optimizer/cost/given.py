@@ -82,7 +82,14 @@ def steps(given: Given, running: Floats) -> dict[str, Columns]:
     """The columns of a prefill step of one request and of a decode step."""
     columns, ones = given.columns, np.ones_like(running)
     length = columns["input_len"]
-    alone = {"cp": ones, "pp_inside": ones, "imbalance": ones}
+    inside = np.minimum(columns["tp"], columns["span"])
+    alone = {
+        "tp_inside": inside,
+        "cp": ones,
+        "cp_inside": ones,
+        "pp_inside": ones,
+        "imbalance": ones,
+    }
     one_switch = dict.fromkeys(("leaf", "pp_leaf"), np.full_like(ones, np.inf))
     shared = {**columns, **alone, **one_switch}
     chunk = {"tokens": length / chunks(given), "context": (length + 1) / 2}

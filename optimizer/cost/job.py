@@ -8,6 +8,7 @@ import numpy as np
 
 from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.demand import Device
+from optimizer.cost.rank_order import best_order, usual_order
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import Cut, even_stages
 from optimizer.layout import Layouts, boundary_leaf, leaf_gpus
@@ -69,9 +70,19 @@ def degree_columns(job: Job, layouts: Layouts) -> dict[str, Floats]:
     whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
     inside = whole | (sum(sizes.values()) == 1)
     columns["pp_inside"] = np.where((layouts.pp > 1) & inside, 2.0, 1.0)
+    columns |= usual_order(layouts)
     columns["leaf"] = leaf_gpus(job.cluster, job.pool, layouts)
     columns["pp_leaf"] = np.full(len(layouts), boundary_leaf(job.cluster, job.pool))
+    if isinstance(job.workload, ForwardWorkload) and job.cluster.pools[job.pool].leaf is None:
+        sequence = sequence_tokens(job.workload)
+        columns |= best_order(job.model, sequence, job.device, job.constants, layouts, columns)
     return columns
+
+
+def split_order(job: Job, layouts: Layouts) -> int | None:
+    """Of one layout, the context ranks of a group in one domain where that is not the usual."""
+    own = degree_columns(job, layouts)["cp_inside"]
+    return None if own[0] == usual_order(layouts)["cp_inside"][0] else int(own[0])
 
 
 def micro_sequences(rows: Rows) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.operators.matrices import products, tp_inside
+from optimizer.operators.matrices import products
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
@@ -61,15 +61,15 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
                 "tp",
                 payload,
                 columns["tp"],
-                tp_inside(columns),
+                columns["tp_inside"],
                 columns["leaf"],
             ),
         )
 
     return (
         Family(part, ("tp", "tokens"), projections),
-        Family(part, ("tp", "cp", "tokens", "sequences", "context", "span", "leaf"), core),
-        Family(part, ("tp", "tokens", "span", "leaf"), closing),
+        Family(part, ("tp", "cp", "tokens", "sequences", "context", "cp_inside", "leaf"), core),
+        Family(part, ("tp", "tokens", "tp_inside", "leaf"), closing),
     )
 
 
@@ -163,7 +163,7 @@ def core_operators(
         "cp",
         exchange,
         cp,
-        np.maximum(1.0, np.floor(columns["span"] / tp)),
+        columns["cp_inside"],
         np.maximum(1.0, np.floor(columns["leaf"] / tp)),
     )
     return (core, *extra, ring)

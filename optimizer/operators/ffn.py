@@ -12,7 +12,6 @@ from optimizer.operators.matrices import (
     is_rounded,
     products,
     shard_bytes,
-    tp_inside,
 )
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
@@ -62,14 +61,16 @@ def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
     return (
         Family(part, ("tp", "tokens"), matrices),
         Family(
-            part, ("tp", "tokens", "span", "leaf"), lambda columns: (_all_reduce(columns, hidden),)
+            part,
+            ("tp", "tokens", "tp_inside", "leaf"),
+            lambda columns: (_all_reduce(columns, hidden),),
         ),
     )
 
 
 def _all_reduce(columns: Columns, hidden: int) -> Operator:
     payload = columns["tokens"] * hidden * ACTIVATION_BYTES
-    inside, leaf = tp_inside(columns), columns["leaf"]
+    inside, leaf = columns["tp_inside"], columns["leaf"]
     return collective("ffn_all_reduce", "all_reduce", "tp", payload, columns["tp"], inside, leaf)
 
 
@@ -102,7 +103,9 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec, engine: str) -> tuple[Family,
     return (
         Family(part, ("tp", "tokens"), around),
         Family(part, ("dp", "cp", "ep", "etp", "tokens", "imbalance"), routed),
-        Family(part, ("tp", "dp", "cp", "ep", "etp", "tokens", "span", "leaf"), exchange),
+        Family(
+            part, ("tp", "dp", "cp", "ep", "etp", "tokens", "span", "tp_inside", "leaf"), exchange
+        ),
     )
 
 
@@ -162,7 +165,7 @@ def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...
     distinct = ep * (1.0 - (1.0 - 1.0 / ep) ** ffn.num_experts_per_token)
     stage, span, leaf = ep * etp, columns["span"], columns["leaf"]
     sent = np.where(apart, own * distinct * etp, 0.0)
-    inside_tp = tp_inside(columns)
+    inside_tp = columns["tp_inside"]
     gathered, reduced = np.where(apart, own, 0.0), np.where(apart, 0.0, whole)
     return (
         collective("expert_dispatch", "all_to_all", "ep", sent, stage, span, leaf),

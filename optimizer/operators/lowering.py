@@ -4,7 +4,7 @@ between two stages."""
 from __future__ import annotations
 
 from optimizer.operators import attention, ffn
-from optimizer.operators.matrices import products, tp_inside
+from optimizer.operators.matrices import products
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
     Columns,
@@ -25,11 +25,12 @@ SAMPLED_BYTES = 12.0  # a logit: 16 bits read, 32 written, read again and its pr
 def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     """All operators of one forward step, as the engine's kernels cut it.
 
-    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; leaf (GPUs
-    of a stage under one leaf switch; inf: all); pp_inside and pp_leaf (2 where neighbouring stages
-    share a domain, a leaf switch); tokens (new tokens of one attention rank), sequences (of one
-    attention rank), context (cached tokens that a new token attends to, in the mean), logits
-    (tokens that the head computes), imbalance (load of the hottest expert rank over the mean).
+    Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tp_inside
+    and cp_inside (ranks of a group in one domain); leaf (GPUs of a stage under one leaf switch,
+    inf: all); pp_inside and pp_leaf (2 where neighbouring stages share a domain, a leaf switch);
+    tokens (new tokens of one attention rank), sequences (of one attention rank), context (cached
+    tokens that a new token attends to, in the mean), logits (tokens that the head computes),
+    imbalance (load of the hottest expert rank over the mean).
     """
     hidden = model.hidden_size
 
@@ -44,7 +45,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
                 "tp",
                 payload,
                 columns["tp"],
-                tp_inside(columns),
+                columns["tp_inside"],
                 columns["leaf"],
             ),
         )
@@ -54,7 +55,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
         logits, tp = columns["logits"], columns["tp"]
         payload = logits * model.vocab_size / tp * ACTIVATION_BYTES
         sampled = SAMPLED_BYTES * logits * model.vocab_size
-        inside, leaf = tp_inside(columns), columns["leaf"]
+        inside, leaf = columns["tp_inside"], columns["leaf"]
         return (
             *products(matrix, "head", logits, tp, model.precision),
             memory("sampling", "head", sampled, SAMPLING_KERNELS),
@@ -77,7 +78,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     )
     return (
         *layers,
-        Family(EMBEDDING, ("tp", "tokens", "span", "leaf"), embedding),
-        Family(HEAD, ("tp", "logits", "span", "leaf"), head),
+        Family(EMBEDDING, ("tp", "tokens", "tp_inside", "leaf"), embedding),
+        Family(HEAD, ("tp", "logits", "tp_inside", "leaf"), head),
         Family(BOUNDARY, ("tp", "tokens", "pp_inside", "pp_leaf"), boundary),
     )

@@ -8,7 +8,6 @@ import numpy as np
 
 from optimizer.operators.operator import (
     ACTIVATION_BYTES,
-    Columns,
     Floats,
     Operator,
     memory,
@@ -115,8 +114,3 @@ def products(
 def is_rounded(kind: Format) -> bool:
     """Whether a product in this format takes inputs in block-scaled 8 or 4 bits."""
     return FORMATS[kind].compute in ("fp8", "fp4") and FORMATS[kind].block_in > 0
-
-
-def tp_inside(columns: Columns) -> Floats:
-    """Ranks of a tensor-parallel group in one domain: tp is the innermost axis of a stage."""
-    return np.minimum(columns["tp"], columns["span"])

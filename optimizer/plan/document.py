@@ -75,10 +75,12 @@ class Placement(Frozen):
 
     rank_gpu[replica][rank] names the GPU of a rank; stage_layers[s] is (first, one past the last)
     layer of stage s, or of chunk s where stages are interleaved (stage = s % pp); `span` GPUs of a
-    stage share a domain. Groups list ranks of one replica.
+    stage share a domain; of a context group `cp_inside` do, where that is not what tensor groups
+    leave room for. Groups list ranks of one replica.
     """
 
     span: int
+    cp_inside: int | None = Field(default=None, exclude_if=_is_none)
     stage_layers: tuple[tuple[int, int], ...]
     ranks: tuple[RankPart, ...]
     groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "edp", "pp"], tuple[tuple[int, ...], ...]]

@@ -11,7 +11,7 @@ import numpy as np
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import settled
-from optimizer.cost.job import Job
+from optimizer.cost.job import Job, split_order
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import even_stages
 from optimizer.layout import ParallelLayout
@@ -51,7 +51,10 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
     shape = shapes_of(candidate)[0]  # the solver leaves cuts of other shapes at any count
     packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
     cut = job.cut(job.model, layout.pp)
-    placement = place(job.cluster, job.model, layout, shape.span, packings, job.workload, cut)
+    order = split_order(job, candidate.layouts)
+    placement = place(
+        job.cluster, job.model, layout, shape.span, packings, job.workload, cut, order
+    )
     memory = stage_memory(job, rows, candidate.layouts)
     model: ModelSpec = space["model"]
     deployment = Deployment(

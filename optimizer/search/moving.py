@@ -20,6 +20,7 @@ from optimizer.cost.memory import layout_bytes
 from optimizer.layout import Ints
 from optimizer.operators import Floats
 from optimizer.plan import Deployment, Plan
+from optimizer.search.placing import stage_order
 from optimizer.spec.model import ModelSpec
 
 Flags = NDArray[np.bool_]
@@ -148,11 +149,12 @@ def settle(plan: Plan, kept: Floats, gpus: Sequence[str]) -> tuple[tuple[str, ..
 def _units(deployment: Deployment) -> list[list[list[int]]]:
     """What may trade places: pieces of a stage; of several stages the replica as a whole."""
     layout, span = deployment.layout, deployment.placement.span
+    order = stage_order(layout, span, deployment.placement.cp_inside)
     pieces = []
     for stage in range(layout.pp):
         ends = [*range(0, layout.width, span), layout.width]
-        first = stage * layout.width
-        pieces += [list(range(first + start, first + end)) for start, end in pairwise(ends)]
+        ranks = [stage * layout.width + rank for rank in order]
+        pieces += [ranks[start:end] for start, end in pairwise(ends)]
     return [pieces] if layout.pp > 1 else [[piece] for piece in pieces]
 
 

@@ -25,8 +25,10 @@ def place(
     packings: Packings,
     workload: Workload,
     cut: tuple[int, ...],
+    cp_inside: int | None = None,
 ) -> Placement:
-    """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out.
+    """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out, on
+    GPUs in that order, or with cp_inside ranks of each context group in one domain.
 
     cut: layers of each stage; in training of each chunk, of which stage s holds s, s + pp ...
     """
@@ -35,6 +37,8 @@ def place(
     ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
     experts = placed_experts(model, workload, layout.ep)
     stages = list(_stage_gpus(cluster, layout, span, packings))
+    order = stage_order(layout, span, cp_inside)
+    stages = [tuple(gpu for _, gpu in sorted(zip(order, each, strict=True))) for each in stages]
     rank_gpu = tuple(
         tuple(
             gpu
@@ -47,6 +51,7 @@ def place(
     idle = tuple(gpu for domain in cluster.domains for gpu in domain.gpus if gpu not in used)
     return Placement(
         span=span,
+        cp_inside=cp_inside,
         stage_layers=stage_layers,
         ranks=ranks,
         groups=_groups(ranks),
@@ -152,6 +157,25 @@ def _groups(ranks: tuple[RankPart, ...]) -> dict[str, tuple[tuple[int, ...], ...
             members[tuple(getattr(rank, name) for name in fixed)].append(rank.rank)
         found[axis] = tuple(tuple(group) for group in members.values())
     return found
+
+
+def stage_order(layout: ParallelLayout, span: int, cp_inside: int | None) -> list[int]:
+    """The ranks of a stage in the order of its GPUs: all that share a domain one after the other.
+
+    cp_inside: context ranks of a group in one domain beside span/cp_inside tensor ranks; None: the
+    ranks' own order.
+    """
+    ranks = list(range(layout.width))
+    if cp_inside is None:
+        return ranks
+    tp_inside = span // cp_inside
+
+    def place(rank: int) -> tuple[int, ...]:
+        rest, tp = divmod(rank, layout.tp)
+        dp, cp = divmod(rest, layout.cp)
+        return (dp, cp // cp_inside, tp // tp_inside, cp % cp_inside, tp % tp_inside)
+
+    return sorted(ranks, key=place)
 
 
 def _stage_gpus(

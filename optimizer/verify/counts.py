@@ -51,7 +51,8 @@ def gpu_counts(plan: Json) -> Iterator[Outcome]:
 
 
 def spans(plan: Json) -> Iterator[Outcome]:
-    """Each run of `span` ranks of a stage lies in one domain, and no group spans more domains."""
+    """Each run of `span` ranks of a stage lies in one domain, and no group spans more domains;
+    where `cp_inside` says so the ranks run in another order."""
     for deployment in plan["deployments"]:
         layout, placement = degrees(deployment), deployment["placement"]
         span, width = count(placement["span"], 1), layout["width"]
@@ -61,17 +62,33 @@ def spans(plan: Json) -> Iterator[Outcome]:
             for number, domain in enumerate(domains_of(plan, pool_of(plan, deployment)))
             for gpu in domain
         }
-        pieces = 0
+        order, pieces = _order(layout, placement), 0
         for replica, gpus in enumerate(placement["rank_gpu"]):
             for start in range(0, len(gpus), width):
-                for first in range(start, start + width, span):
-                    piece = gpus[first : min(first + span, start + width)]
+                for first in range(0, width, span):
+                    piece = [gpus[start + rank] for rank in order[first : first + span]]
                     found = {home[gpu] for gpu in piece}
                     pieces += 1
                     if len(found) != 1:
                         yield False, f"replica {replica}: {piece[0]} ... in {len(found)} domains"
         stages = layout["replicas"] * layout["pp"]
         yield equal(f"pieces of {span} GPUs", pieces, stages * up(width, span))
+
+
+def _order(layout: dict[str, int], placement: Json) -> list[int]:
+    """Ranks of a stage, those of a piece together: cp_inside x span/cp_inside of both groups."""
+    ranks = list(range(layout["width"]))
+    if "cp_inside" not in placement:
+        return ranks
+    context = count(placement["cp_inside"], 1, placement["span"])
+    tensor = placement["span"] // context
+    parts = placement["ranks"]
+
+    def piece(rank: int) -> tuple[int, int, int]:
+        part = parts[rank]
+        return (part["dp"], part["cp"] // context, part["tp"] // tensor)
+
+    return sorted(ranks, key=piece)
 
 
 def divisibility(plan: Json) -> Iterator[Outcome]:

@@ -103,8 +103,8 @@ def collectives(plan: Json) -> Iterator[Outcome]:
         replica, filled = layout["pp"] * layout["width"], [len(gpus) for gpus in domains if gpus]
         together = len(filled) == 1 or all(size % replica == 0 for size in filled)
         reach = {
-            "tp": min(layout["tp"], span),
-            "cp": min(layout["cp"], max(1, span // layout["tp"])),
+            "tp": min(layout["tp"], span // count(placement.get("cp_inside", 1), 1)),
+            "cp": placement.get("cp_inside", min(layout["cp"], max(1, span // layout["tp"]))),
             "ep": min(layout["ep"] * layout["etp"], span),
             "pp": 2 if together else 1,
         }

@@ -21,6 +21,8 @@ def lowered(name: str, engine: str = "any", **changes: float) -> dict[tuple[str,
     model = read_model(name).model
     alone = {"imbalance": 1.0, "pp_inside": 1.0, "leaf": np.inf, "pp_leaf": np.inf}
     step = {**dict.fromkeys(COLUMNS, 1.0), **alone, **changes}
+    step["tp_inside"] = min(step["tp"], step["span"])
+    step["cp_inside"] = max(1.0, step["span"] // step["tp"])
     columns = {key: np.array([value]) for key, value in step.items()}
     return {
         (family.part, operator.name): operator
