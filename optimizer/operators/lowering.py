@@ -3,6 +3,8 @@ between two stages."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from optimizer.operators import attention, ffn
 from optimizer.operators.matrices import products
 from optimizer.operators.operator import (
@@ -65,7 +67,8 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     def boundary(columns: Columns) -> tuple[Operator, ...]:
         payload = columns["tokens"] * hidden * ACTIVATION_BYTES / columns["tp"]
         two = 0.0 * payload + 2.0
-        inside, leaf = columns["pp_inside"], columns["pp_leaf"]
+        inside = columns["pp_inside"]
+        leaf = np.maximum(inside, columns["pp_leaf"])  # who shares a domain shares its leaf
         return (collective("stage_send", "send_recv", "pp", payload, two, inside, leaf),)
 
     layers = tuple(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from search_instances import instance
 
 from optimizer.layout import Layouts, ParallelLayout, boundary_leaf, leaf_gpus
 from optimizer.pipeline import optimize
-from optimizer.plan import Plan
+from optimizer.plan import Plan, write_plan
 from optimizer.search.leaves import leaf_stages
-from optimizer.spec.cluster import Cluster
+from optimizer.spec.cluster import Cluster, Leaf
 from optimizer.spec.cluster_file import cluster_of
 from optimizer.spec.document import Document
 from optimizer.spec.reading import read_model, read_workload
+from optimizer.verify.checks import run
+from optimizer.verify.counts import spans
+from optimizer.verify.switches import switches
+from optimizer.verify.traffic import collectives, floors
 
 
 def h200(**changes: Any) -> Cluster:
@@ -132,3 +138,32 @@ def test_a_thinner_spine_is_never_faster_and_none_is_missed_under_one_leaf() -> 
     assert thin["tpot_s"].value > wide["tpot_s"].value
     wide, thin = (planned(o, "EP32-DP32-x2", nodes=8).predictions for o in (1, 4))
     assert thin == wide
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_small_jobs_under_leaves_lie_as_they_are_priced(seed: int) -> None:
+    found = instance(seed)
+    random = np.random.default_rng(seed)
+    leaf = Leaf(nodes=int(random.integers(1, 3)), oversubscription=random.uniform(1, 6))
+    size = int(random.integers(1, 5))
+    changes = {
+        "nodes": int(random.integers(2, 7)),
+        "node_sizes": None,
+        "gpus_per_node": size,
+        "nvlink_domain": None,
+        "dead": (),
+        "leaf": leaf,
+        "rails": size if seed % 3 == 0 else None,
+    }
+    (pool, *_) = found.cluster.pools
+    gpu = pool.gpu.model_copy(update={"memory_bytes": 80e9})
+    pool = type(pool)(**{name: getattr(pool, name) for name in type(pool).model_fields} | changes)
+    cluster = Cluster(pools=(pool.model_copy(update={"gpu": gpu}),))
+    limits = {"ttft": None, "tpot": None, "latency": None, "max_context_parallel": 4}
+    known = {name: value for name, value in limits.items() if hasattr(found.workload, name)}
+    workload = found.workload.model_copy(update=known)
+    model = found.model.model_copy(update={"max_context": None})
+    for plan in optimize(cluster, model, workload, top=3).plans:
+        document = json.loads(write_plan(plan))
+        for check in (spans, switches, collectives, floors):
+            assert [each for each in run(check, document) if not each.ok] == []

@@ -42,6 +42,7 @@ def text() -> str:
         ("EP16-DP16-x3", {"nodes": 8, "dead": ["node2"]}),
         ("EP16-DP16", {"nodes": 3, "dead": ["node0/gpu1", "node1/gpu0"]}),
         ("PP2-EP8-TP2-DP4-x2", {"nodes": 4}),
+        ("PP2-EP4-DP4-x20", {"preset": "gb200", "nodes": 54, "leaf": {"nodes": 18}, "rails": 4}),
         ("PP2-EP8-TP8-x2", {"nodes": 4, "rails": 4}),
         ("EP16-TP16-x2", {"nodes": 4}),
     ],
