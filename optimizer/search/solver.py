@@ -7,13 +7,12 @@ from ortools.sat.python import cp_model
 DETERMINISTIC_LIMIT = 60.0
 
 
-def new_solver(presolve: bool = False) -> cp_model.CpSolver:
-    """A solver that gives the same answer to the same model; one-hot rows alone leave presolve
-    nothing to simplify."""
+def new_solver() -> cp_model.CpSolver:
+    """A solver that gives the same answer to the same model."""
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
-    solver.parameters.cp_model_presolve = presolve
+    solver.parameters.cp_model_presolve = False  # one-hot rows leave nothing to simplify
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.symmetry_level = 0
     solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT

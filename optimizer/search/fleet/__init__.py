@@ -1,9 +1,10 @@
 """Which models run where: offers -> usage vectors -> one-hot choice under the pools' room ->
 GPUs."""
 
-from optimizer.search.fleet.choosing import CRITERIA, Ask, FleetChoice, choose_fleet
+from optimizer.search.fleet.choosing import CRITERIA, FleetChoice, choose_fleet
 from optimizer.search.fleet.naming import name_gpus
 from optimizer.search.fleet.offers import Offer, offers_of
+from optimizer.search.fleet.reach import Ask
 from optimizer.search.fleet.room import PoolRoom, packable, rooms_of
 from optimizer.search.fleet.vectors import Use, Vector, served_by, vectors_of
 

@@ -7,37 +7,31 @@ y[t, c], domains of kind t that are cut in way c (only where room is no chain of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Literal, NamedTuple
 
 from ortools.sat.python import cp_model
 
+from optimizer.search.fleet.reach import (
+    MONEY_STEPS,
+    Ask,
+    Objective,
+    cheapest,
+    combinations_of,
+    cost_of,
+    within_reach,
+)
 from optimizer.search.fleet.room import PoolRoom
 from optimizer.search.fleet.vectors import Vector, served_by
 from optimizer.search.solver import new_solver
 from optimizer.spec.fleet import Mode, Role
 
-Objective = Literal["gpus", "money", "served"]
 ORDER = "canonical order"
 CRITERIA: Mapping[Objective, tuple[str, ...]] = {
     "gpus": ("GPUs", "money", ORDER),
     "money": ("money", "GPUs", ORDER),
     "served": ("served", "GPUs", "money", ORDER),
 }
-# The second criterion is solved with presolve: 1.1 s against 4.4 s with 14,000 vectors. Elsewhere
-# presolve costs more than it saves: 0.5 s against 60 s on the order of what "served" leaves.
-PRESOLVED: Mapping[Objective, str] = {"gpus": "money", "money": "GPUs"}
-MONEY_STEPS = 1000  # the grid of money: thousandths an hour
 SERVED_STEPS = 1_000_000  # the grid of the largest weighted demand
-
-
-class Ask(NamedTuple):
-    """What one demand may be served by: for each mode its roles with their vectors."""
-
-    name: str
-    wanted_per_s: float
-    weight: float
-    modes: Mapping[Mode, Mapping[Role, Sequence[Vector]]]
 
 
 class FleetChoice(NamedTuple):
@@ -63,6 +57,23 @@ def choose_fleet(
 
     `served` may leave demands unserved or half served; the others serve every demand in full.
     """
+    near = asks
+    if objective != "served":
+        few = [ask._replace(modes=cheapest(ask, prices, objective)) for ask in asks]
+        found = _choose(few, rooms, prices, objective, CRITERIA[objective][:1])
+        if found is not None:
+            near = within_reach(asks, prices, objective, found.value)
+    choice = _choose(near, rooms, prices, objective, CRITERIA[objective])
+    return choice and choice._replace(combinations=combinations_of(asks))
+
+
+def _choose(
+    asks: Sequence[Ask],
+    rooms: Sequence[PoolRoom],
+    prices: Sequence[float],
+    objective: Objective,
+    criteria: Sequence[str],
+) -> FleetChoice | None:
     model = cp_model.CpModel()
     picked: dict[tuple[int, Mode, Role], list[cp_model.IntVar]] = {}
     modes: dict[tuple[int, Mode], cp_model.IntVar] = {}
@@ -82,16 +93,13 @@ def choose_fleet(
     ]
     _limit_rooms(model, rooms, uses)
     terms = {
-        "GPUs": [(x, sum(use.gpus for use in vector)) for x, vector in uses],
-        "money": [
-            (x, sum(round(MONEY_STEPS * prices[use.offer.pool] * use.gpus) for use in vector))
-            for x, vector in uses
-        ],
+        "GPUs": [(x, cost_of(vector, prices, "gpus")) for x, vector in uses],
+        "money": [(x, cost_of(vector, prices, "money")) for x, vector in uses],
         ORDER: [(x, order) for own in picked.values() for order, x in enumerate(own)],
     }
     if objective == "served":
         terms["served"] = _served(model, asks, picked)
-    return _solved(model, asks, picked, terms, objective)
+    return _solved(model, asks, picked, terms, objective, criteria)
 
 
 def _limit_rooms(
@@ -152,11 +160,12 @@ def _solved(
     picked: Mapping[tuple[int, Mode, Role], Sequence[cp_model.IntVar]],
     terms: Mapping[str, Sequence[tuple[cp_model.IntVar, int]]],
     objective: Objective,
+    criteria: Sequence[str],
 ) -> FleetChoice | None:
     """Lexicographic optimum: the first criterion decides, ties go down the list."""
     first: tuple[int, int, Literal["OPTIMAL", "FEASIBLE"]] | None = None
     values: dict[int, int] = {}
-    for name in CRITERIA[objective]:
+    for name in criteria:
         variables, weights = [x for x, _ in terms[name]], [weight for _, weight in terms[name]]
         total = cp_model.LinearExpr.weighted_sum(variables, weights)
         model.minimize(total)
@@ -164,7 +173,7 @@ def _solved(
         for variable in {x.index: x for own in picked.values() for x in own}.values():
             if values:
                 model.add_hint(variable, values[variable.index])
-        solver = new_solver(presolve=PRESOLVED.get(objective) == name)
+        solver = new_solver()
         found = solver.solve(model)
         if found not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             break
@@ -176,10 +185,8 @@ def _solved(
     if first is None:
         return None
     chosen: list[tuple[Mode, Mapping[Role, Vector]] | None] = []
-    combinations = 1.0
     for index, ask in enumerate(asks):
         answer = None
-        ways = 0.0
         for mode, roles in ask.modes.items():
             taken = {
                 role: vector
@@ -189,13 +196,11 @@ def _solved(
             }
             if taken:
                 answer = mode, taken
-            ways += prod(len(vectors) for vectors in roles.values())
         chosen.append(answer)
-        combinations *= max(1.0, ways)
     value, bound, status = first
     name = CRITERIA[objective][0]
     scale = {"GPUs": 1.0, "money": float(MONEY_STEPS), "served": served_steps(asks)}[name]
-    return FleetChoice(tuple(chosen), name, value, bound, status, scale, combinations)
+    return FleetChoice(tuple(chosen), name, value, bound, status, scale, combinations_of(asks))
 
 
 def served_steps(asks: Sequence[Ask]) -> float:
