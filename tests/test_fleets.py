@@ -200,3 +200,17 @@ def test_verify_finds_a_cache_that_moves_too_fast(tmp_path: Path) -> None:
     document = json.loads(write_fleet(plan_fleet(read_fleet(apart(tmp_path, "disaggregated")))))
     document["served"][0]["transfer_s"] /= 2
     assert [each.check for each in verify_fleet(document) if not each.ok] == ["apart"]
+
+
+def test_caches_move_over_the_spine_and_groups_count_on_no_leaf(tmp_path: Path) -> None:
+    thin = APART.replace(
+        "nodes: 16}", "nodes: 16, leaf: {nodes: 2, oversubscription: 3}, rails: 8}"
+    )
+    text = thin.replace("MODES", "disaggregated").replace("TTFT", "2 s")
+    leafy = plan_fleet(read_fleet(written(tmp_path, text)))
+    plain = plan_fleet(read_fleet(apart(tmp_path, "disaggregated")))
+    assert all(finding.ok for finding in verify(leafy))
+    moved = [fleet.served[0].transfer_s for fleet in (plain, leafy)]
+    latency_s = plain.cluster.pools[0].inter_node.latency_s
+    assert moved[1] - latency_s == pytest.approx(3 * (moved[0] - latency_s))
+    assert leafy.gpus >= plain.gpus

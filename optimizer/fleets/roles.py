@@ -68,11 +68,12 @@ def role_workload(cluster: Cluster, demand: Demand, role: Role) -> ServingWorklo
 
 
 def transfer_s(cluster: Cluster, demand: Demand) -> float:
-    """Seconds to move one request's cache, whole, over one GPU's share of the slowest link: an
-    upper bound, since ranks send their parts at once and layer by layer."""
-    links = [pool.inter_node for pool in cluster.pools]
-    if cluster.inter_pool is not None:
-        links.append(cluster.inter_pool)
+    """Seconds to move one request's cache, whole, over one GPU's share of the slowest link (of the
+    spine, where leaf switches are named): an upper bound, since ranks send their parts at once and
+    layer by layer."""
+    links = [(pool.inter_node.latency_s, pool.spine_bytes_per_s) for pool in cluster.pools]
+    if (between := cluster.inter_pool) is not None:
+        links.append((between.latency_s, between.bandwidth_bytes_per_s))
     one = np.ones(1)
     size = sum(
         float(
@@ -82,4 +83,4 @@ def transfer_s(cluster: Cluster, demand: Demand) -> float:
         )
         for name in demand.model.layer_names
     )
-    return max(link.latency_s + size / link.bandwidth_bytes_per_s for link in links)
+    return max(latency_s + size / bytes_per_s for latency_s, bytes_per_s in links)

@@ -111,8 +111,8 @@ def apart(document: Json) -> Iterator[Outcome]:
     """Prefill makes one token, decode finds all but one in the cache, and the cache that moves
     between them is that of the whole prompt, over the slowest link."""
     cluster = document["cluster"]
-    links = [pool["inter_node"] for pool in cluster["pools"]]
-    links += [cluster["inter_pool"]] if cluster["inter_pool"] else []
+    links = [(pool["inter_node"], pool.get("leaf")) for pool in cluster["pools"]]
+    links += [(cluster["inter_pool"], None)] if cluster["inter_pool"] else []
     for served in document["served"]:
         own = [
             (part, document["plans"][part["plan"]])
@@ -133,8 +133,11 @@ def apart(document: Json) -> Iterator[Outcome]:
                 for name in layer_types(plan["model"])
             )
             slowest = max(
-                quantity(link["latency"], "s") + size / quantity(link["bandwidth"], "B/s")
-                for link in links
+                quantity(link["latency"], "s")
+                + size
+                * (leaf["oversubscription"] if leaf else 1)
+                / quantity(link["bandwidth"], "B/s")
+                for link, leaf in links
             )
             what = f"{served['demand']}: seconds to move the cache"
             yield equal(what, served["transfer_s"], slowest, 1e-9)
