@@ -59,8 +59,10 @@ def identities(plan: Json) -> Iterator[Outcome]:
     requests_per_s = predicted["requests_per_s"]
     yield equal("tokens/s", tokens_per_s, requests_per_s * output, ROUNDING)
     yield equal("in flight = requests/s x s", in_flight, requests_per_s * request_s, ROUNDING)
+    # The first token comes of the prefill, however quick that is.
+    decoded = tokens_per_s * (output - 1) / output
     fastest = in_flight / predicted["tpot_s"]
-    yield at_most("tokens/s, all requests decoding at TPOT", tokens_per_s, fastest)
+    yield at_most("tokens/s, all requests decoding at TPOT", decoded, fastest)
 
 
 def steps(plan: Json) -> Iterator[Outcome]:
