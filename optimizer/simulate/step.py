@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.errors import Problem, SpecError
+from optimizer.errors import PlanError, Problem, SpecError
 from optimizer.plan import Deployment, Plan
 from optimizer.simulate.engine import Run, run_graph
 from optimizer.simulate.faults import places
@@ -49,6 +49,8 @@ def refuse_load(options: Mapping[str, Any]) -> None:
 
 def steps(plan: Plan, faults: Conditions = NOTHING_WRONG) -> tuple[StepRun, ...]:
     """Every phase of every deployment."""
+    if not any(deployment.phases for deployment in plan.deployments):
+        raise PlanError("the plan has no operator table to step through; training plans have none")
     return tuple(
         _step(plan, number, deployment, phase, faults)
         for number, deployment in enumerate(plan.deployments)

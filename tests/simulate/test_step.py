@@ -20,7 +20,7 @@ from optimizer.simulate.step import StepRun, steps
 from optimizer.simulate.step_summary import step_summary
 
 GOLDEN = Path(__file__).resolve().parents[2] / "results" / "golden"
-PLANS = sorted(path.name for path in GOLDEN.glob("*.json"))
+PLANS = sorted(path.name for path in GOLDEN.glob("*.json") if load_plan(path).deployment.phases)
 DEEPSEEK = GOLDEN / "deepseek-v3-on-16-h200.json"
 TOLERANCE = 0.03  # the two sides derive collectives apart; all else is the plan's own table
 
@@ -141,4 +141,14 @@ def test_wrong_options_are_named_and_nothing_is_written(
     found = run(DEEPSEEK, "--step", *arguments, "--out", out)
     assert isinstance(found.exception, OptimizerError)
     assert message in str(found.exception)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", [["simulate", "--step"], ["dag"]])
+def test_a_plan_without_an_operator_table_is_refused(command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = str(GOLDEN / "case-e-trained.json")
+    found = CliRunner().invoke(optimize, [*command, plan, "--out", str(out)])
+    assert isinstance(found.exception, OptimizerError)
+    assert "training plans have none" in str(found.exception)
     assert not out.exists()

@@ -50,7 +50,7 @@ def plan_graph(plan: Plan, wanted: Wanted = WHOLE) -> Graph:
             Problem(f"the plan has no phase {unknown[0]!r}; its phases are {known}", key="--phase")
         )
     if not phases:
-        raise PlanError("the plan has no operator table; plan again from the same inputs")
+        raise PlanError("the plan has no operator table to draw; training plans have none")
     ranks, firsts = ranks_of(plan, wanted)
     teams: list[tuple[int, ...]] = []
     parts = []
