@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from training_instances import cluster, model, workload
 
 from optimizer.errors import SpecError
 from optimizer.explaining import why
@@ -12,7 +13,6 @@ from optimizer.plan import Plans
 from optimizer.repairing import Job, price_remedies, refuse, render
 from optimizer.report.files import run_files
 from optimizer.report.table import summary_text
-from tests.search.training_instances import cluster, model, workload
 
 PLACE, SMALL = cluster((4,), "1.4 GB"), model(8)
 LOAD = workload(8, micro_batch=1, max_context_parallel=1, recompute=["none", "full"])

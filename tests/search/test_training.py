@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from training_instances import by_hand, cluster, job_of, model, workload
 
 from optimizer.errors import InfeasibleError
 from optimizer.pipeline import optimize, verify
@@ -13,7 +14,6 @@ from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 from optimizer.spec.reading import read_job
 from optimizer.spec.workload import TrainingWorkload
-from tests.search.training_instances import by_hand, cluster, job_of, model, workload
 
 FEW = {"recompute": ["none", "full"], "schedules": ["1f1b", "interleaved", "zero_bubble"]}
 PLAIN = {**FEW, "sharding": "optimizer", "micro_batch": 1, "max_context_parallel": 1}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from training_instances import cluster, job_of, model, workload
 
 from optimizer.cost.training.layouts import OPTIMIZER, REPLICATED, ZERO_BUBBLE
 from optimizer.layout import enumerate_training_layouts
@@ -17,7 +18,6 @@ from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.joint import solve_row
 from optimizer.search.training.parts import bounded, entries_of
 from optimizer.search.training.prices import PriceTable, row_prices
-from tests.search.training_instances import cluster, job_of, model, workload
 
 JOBS = {
     "dense": job_of(cluster((4, 4), "4 GB"), model(7), workload(12)),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from test_verify_mutations import changed, leaves
+from training_instances import cluster, model, workload
 
 from optimizer.pipeline import optimize
 from optimizer.plan import write_plan
@@ -16,8 +18,6 @@ from optimizer.verify import verify_plan
 from optimizer.verify.checks import TRAINING_CHECKS, run
 from optimizer.verify.document import content_hash
 from optimizer.verify.identity import identity
-from tests.search.training_instances import cluster, model, workload
-from tests.verify.test_verify_mutations import changed, leaves
 
 Document = dict[str, Any]
 ONE = {"micro_batch": 1, "max_context_parallel": 1, "recompute": ["none", "full"]}
