@@ -1,6 +1,7 @@
-"""Fits the constants of the serving model and writes configs/calibration/default.yaml.
+"""Fits the constants of the serving model and writes configs/calibration/default.yaml, or
+silicon.yaml with the tables of the optional extra.
 
-    python benchmarks/fit_serving.py [benchmarks/data/serving.csv]
+    python benchmarks/fit_serving.py [benchmarks/data/serving.csv] [--silicon]
 
 Interval widths and the errors that the file states come from runs of models left out of the fit.
 """
@@ -15,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from optimizer.cost.calibration import Calibration, Constants, load_calibration
-from optimizer.cost.fitting import PRIORS, calibrated, fit, held_out
+from optimizer.cost.fitting import calibrated, fit, held_out, priors_of
 from optimizer.evaluation import measured_runs
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "configs" / "calibration" / "default.yaml"
+FOLDER = ROOT / "configs" / "calibration"
+TABLES = ("gemm", "attention", "all_reduce")  # whose tables help, models left out
 ROWS = ROOT / "benchmarks" / "data" / "serving.csv"
 HEADER = """\
 # Constants of the pricers and of the steady state, written by benchmarks/fit_serving.py. Each is
@@ -32,8 +34,8 @@ def fitted(rows: pd.DataFrame, base: Calibration) -> Calibration:
     """The base with constants, errors and interval widths of these rows."""
     runs = measured_runs(rows, base)
     labels = rows["model"].astype(str).to_numpy()[runs.members].tolist()
-    values = fit(runs.prepared, runs.ttft_s, runs.tpot_s, base)
-    left = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base)
+    values = fit(runs.prepared, runs.ttft_s, runs.tpot_s, base, priors_of(base))
+    left = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base, priors_of(base))
     errors, widths = {}, {}
     answers = rows["output_len"].to_numpy(dtype=float)[runs.members] - 1
     for name, seconds, measured in (
@@ -63,9 +65,11 @@ def fitted(rows: pd.DataFrame, base: Calibration) -> Calibration:
 
 def text(found: Calibration) -> str:
     """The file: every constant with what it means, where it is a stated one and not fitted."""
-    names = set(PRIORS)
+    names = set(priors_of(found))
     lines = [HEADER.rstrip(), f"name: {found.name}", f'source: "{found.source}"']
     lines += [f"date: {found.date}", f"rows: {found.rows}"]
+    if found.tables:
+        lines += [f"tables: [{', '.join(found.tables)}]  # of aiconfigurator-core, where timed"]
     lines += [
         "error:                              # absolute, leaving one model out: mean and median"
     ]
@@ -96,6 +100,8 @@ MEANINGS = {
     "collective_doubling_s": "and for each doubling of its ranks",
     "ring_step_s": "each of 2 (p - 1) steps of a large all-reduce",
     "link_efficiency": "of the links' bandwidth",
+    "gap_s": "before a kernel that was timed alone",
+    "meeting_s": "waiting for the last rank at a collective that was timed alone",
     "sequence_s": "host work of a step for each running sequence",
     "prefill_work": "of the others' prefills: the share that interrupts decoding",
     "first_wave": "share of the other requests that arrive in the same instant",
@@ -137,12 +143,17 @@ def main() -> None:
     """Fits, prints what was found, writes the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="?", type=Path, default=ROWS)
-    rows = pd.read_csv(parser.parse_args().rows)
-    found = fitted(rows[rows["suspect"].isna()].reset_index(drop=True), load_calibration())
+    parser.add_argument("--silicon", action="store_true", help="fit beside measured operators")
+    asked = parser.parse_args()
+    rows, base = pd.read_csv(asked.rows), load_calibration()
+    if asked.silicon:
+        base = base.model_copy(update={"name": "silicon", "tables": TABLES})
+    found = fitted(rows[rows["suspect"].isna()].reset_index(drop=True), base)
     document = found.model_dump(mode="json")
-    TARGET.write_text(text(found) + kept(document), encoding="utf-8")
+    (FOLDER / f"{found.name}.yaml").write_text(text(found) + kept(document), encoding="utf-8")
     own = sum(map(len, found.generations.values())) + sum(map(len, found.engines.values()))
-    print(f"{len(PRIORS)} constants fitted on {found.rows:,} rows; {own} are an engine's or a GPU")
+    number = len(priors_of(found))
+    print(f"{number} constants fitted on {found.rows:,} rows; {own} are an engine's or a GPU")
     print(f"generation's own. Leaving one model out: {found.error}, widths {found.interval}")
 
 

@@ -1,10 +1,11 @@
 """Accuracy of serving predictions and of the choices that they lead to.
 
-    python benchmarks/serving_accuracy.py benchmarks/data/serving.csv [--shipped]
+    python benchmarks/serving_accuracy.py benchmarks/data/serving.csv [--shipped] [--silicon]
 
 Each model's runs are predicted with constants fitted on the runs of the other models (suspects are
 never fitted on). With --shipped the constants that ship are used instead, for rows that they were
-not fitted on.
+not fitted on. With --silicon the same is done a second time with operators as they were timed (the
+optional extra), and both stand side by side.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import pandas as pd
 import serving_choices as choosing
 
 from optimizer.cost.calibration import load_calibration
-from optimizer.cost.fitting import PRIORS, held_out
+from optimizer.cost.fitting import PRIORS, held_out, priors_of
+from optimizer.cost.silicon.grids import LABELS
 from optimizer.evaluation import evaluate, measured_runs, read_groups
 
 MEMORY = Path(__file__).resolve().parent / "data" / "vllm_memory.csv"
@@ -34,21 +36,22 @@ CACHE_GIB_PER_TOKEN = {
 }
 
 
-def predicted(rows: pd.DataFrame, is_shipped: bool) -> pd.DataFrame:
-    """The rows with predictions and intervals; leaving their model out unless `is_shipped`."""
-    found = evaluate(rows)
+def predicted(rows: pd.DataFrame, is_shipped: bool, name: str = "default") -> pd.DataFrame:
+    """The rows with predictions and intervals of the calibration of that name; leaving their model
+    out unless `is_shipped`."""
+    base = load_calibration(name)
+    found = evaluate(rows, base)
     found["is_moe"] = is_moe(rows)
     if is_shipped:
         return found
-    base = load_calibration()
     runs = measured_runs(rows, base)
     labels = rows["model"].astype(str).to_numpy()[runs.members].tolist()
     clean = rows["suspect"].isna().to_numpy()[runs.members]
-    times = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base, fitted_on=clean)
-    for name, seconds in (("ttft", times.ttft_s), ("tpot", times.tpot_s)):
+    times = held_out(runs.prepared, runs.ttft_s, runs.tpot_s, labels, base, priors_of(base), clean)
+    for mean, seconds in (("ttft", times.ttft_s), ("tpot", times.tpot_s)):
         column = np.full(len(rows), np.nan)
         column[runs.members] = seconds * 1e3
-        found[f"predicted_{name}_ms"] = column
+        found[f"predicted_{mean}_ms"] = column
     return found
 
 
@@ -178,11 +181,35 @@ def memory_table() -> list[str]:
     return lines
 
 
+def beside(roofline: pd.DataFrame, silicon: pd.DataFrame) -> list[str]:
+    """Errors on the roofline and with measured operators, mean and median in percent, over all
+    and by GPU and engine; the shares of a decode step that were measured, and so on."""
+    lines = [
+        "| rows | n | TPOT roofline | TPOT silicon | TTFT roofline | TTFT silicon "
+        "| measured % | interpolated % | extrapolated % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    clean = roofline["suspect"].isna()
+    groups = [("all", clean)]
+    for name in ("hardware", "engine", "precision"):
+        groups += [(str(at), clean & (roofline[name] == at)) for at in sorted(set(roofline[name]))]
+    for label, chosen in groups:
+        cells = [
+            " / ".join(error_cells(found[chosen], name).split(" | ")[:2])
+            for name in ("tpot", "ttft")
+            for found in (roofline, silicon)
+        ]
+        shares = [f"{silicon.loc[chosen, f'decode_{at}_share'].mean() * 100:.0f}" for at in LABELS]
+        lines.append(f"| {label} | {int(chosen.sum())} | {' | '.join((*cells, *shares))} |")
+    return lines
+
+
 def main() -> None:
     """Prints every table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--shipped", action="store_true", help="use the constants that ship")
+    parser.add_argument("--silicon", action="store_true", help="and measured operators beside")
     asked = parser.parse_args()
     rows = pd.read_csv(asked.rows)
     for name in {"suspect", "engine_version"} - set(rows.columns):
@@ -200,6 +227,11 @@ def main() -> None:
         memory_table(),
     ):
         print("\n".join(table) + "\n")
+    if asked.silicon:
+        other = predicted(rows, asked.shipped, "silicon").loc[priced.index]
+        print("with measured operators (aiconfigurator-core)\n")
+        for table in (beside(priced, other), interval_table(other, False), choice_table(other)):
+            print("\n".join(table) + "\n")
 
 
 if __name__ == "__main__":

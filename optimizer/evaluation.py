@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from optimizer.cost.calibration import Calibration, load_calibration
 from optimizer.cost.demand import Device
 from optimizer.cost.fitting import Prepared, prepare
-from optimizer.cost.given import Given, price_given, residence, running_and_waiting
+from optimizer.cost.given import (
+    Given,
+    decode_sources,
+    equipped,
+    price_given,
+    residence,
+    running_and_waiting,
+)
+from optimizer.cost.silicon.grids import LABELS
 from optimizer.errors import OptimizerError, Problem, SpecError
 from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
@@ -84,6 +92,8 @@ def evaluate(rows: pd.DataFrame, calibration: Calibration | None = None) -> pd.D
     concurrency (of one replica), gpus, tp, dp, etp, ep; missing degrees are 1. A row that states
     `layers` describes its model by shape columns (optimizer.spec.shapes) and needs no preset. What
     ran is priced: degrees that do not divide are rounded up, and dense models have no expert grid.
+    A calibration with tables adds which share of a decode step is measured, interpolated and
+    extrapolated; the rest is the roofline's.
     """
     found = rows.copy()
     for name in OUTPUTS:
@@ -91,8 +101,11 @@ def evaluate(rows: pd.DataFrame, calibration: Calibration | None = None) -> pd.D
     answers: dict[str, Any] = {name: found[name].to_numpy(copy=True) for name in OUTPUTS}
     groups, reasons = read_groups(rows)
     answers["reason"] = np.array(reasons, dtype=object)
+    chosen = calibration or load_calibration()
+    if chosen.tables:
+        answers |= {f"decode_{label}_share": np.full(len(rows), np.nan) for label in LABELS}
     for group in groups:
-        for name, values in _price(group.given, calibration or load_calibration()).items():
+        for name, values in _price(group.given, chosen).items():
             answers[name][group.members] = values
     return found.assign(**answers)
 
@@ -101,7 +114,7 @@ def measured_runs(rows: pd.DataFrame, calibration: Calibration) -> MeasuredRuns:
     """The rows that can be priced and have measured_ttft_ms and measured_tpot_ms, in order."""
     groups, _ = read_groups(rows)
     members = np.concatenate([group.members for group in groups])
-    prepared = prepare([group.given for group in groups], calibration.memory)
+    prepared = prepare([equipped(group.given, calibration) for group in groups], calibration.memory)
     ttft_s = _number(rows, "measured_ttft_ms", np.nan)[members] / 1e3
     tpot_s = _number(rows, "measured_tpot_ms", np.nan)[members] / 1e3
     known = np.flatnonzero((ttft_s > 0) & (tpot_s > 0))
@@ -259,6 +272,9 @@ def _price(given: Given, calibration: Calibration) -> dict[str, Any]:
     found["predicted_memory_gib"] = used / GIB
     found["resident_sequences"] = held.resident
     found["feasible"] = held.feasible.astype(bool)
+    if calibration.tables:
+        for label, share in decode_sources(given, held, calibration).items():
+            found[f"decode_{label}_share"] = share
     short = "weights, activations and one request's cache do not fit the GPU"
     found["reason"] = np.where(found["feasible"], "", short)
     return found

@@ -13,14 +13,15 @@ from optimizer.cli.job import calibration_of, calibration_option
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @calibration_option
-def evaluate(rows: Path, out: Path, calibration: str | None) -> None:
+def evaluate(rows: Path, out: Path, calibration: str | None, silicon: bool) -> None:
     """Price given serving or training layouts, a row of a CSV each, without searching."""
     from optimizer.evaluating_training import evaluate_training, is_training
     from optimizer.evaluation import evaluate as evaluate_serving
     from optimizer.evaluation import read_rows
     from optimizer.report.files import write_files
 
-    table, constants = read_rows(rows), calibration_of({"calibration": calibration})
+    constants = calibration_of({"calibration": calibration, "silicon": silicon})
+    table = read_rows(rows)
     training = is_training(table)
     found = evaluate_training(table) if training else evaluate_serving(table, constants)
     write_files(out.parent, {out.name: found.to_csv(index=False, lineterminator="\n")})

@@ -52,16 +52,27 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def calibration_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which constants price."""
     text = "Constants that price: a preset, or a file of `optimize calibrate` [default]."
+    tables = "Price operators by what was timed: --calibration silicon (extra [silicon])."
     option = click.option("--calibration", metavar="FILE", help=text)
-    decorated: Callable[..., Any] = option(command)
+    flag = click.option("--silicon", is_flag=True, help=tables)
+    decorated: Callable[..., Any] = option(flag(command))
     return decorated
 
 
 def calibration_of(options: dict[str, Any]) -> Any:
     """The calibration that the options name; none for the one that ships."""
     from optimizer.cost.calibration import load_calibration
+    from optimizer.cost.silicon.tables import require_tables
 
-    return load_calibration(options["calibration"]) if options.get("calibration") else None
+    if options.get("silicon") and options.get("calibration"):
+        raise click.UsageError("--silicon is --calibration silicon; leave one of them out")
+    name = "silicon" if options.get("silicon") else options.get("calibration")
+    if not name:
+        return None
+    found = load_calibration(name)
+    if found.tables:
+        require_tables()
+    return found
 
 
 def workload_flags(options: dict[str, Any]) -> dict[str, Any]:

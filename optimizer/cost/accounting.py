@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import get_args
 
 import numpy as np
 
 from optimizer.cost.job import Job, step_columns
 from optimizer.cost.memory import MemoryColumns
 from optimizer.cost.price import part_seconds
-from optimizer.cost.pricers import operator_seconds
+from optimizer.cost.pricers import asks, operator_seconds
 from optimizer.cost.pricing import correction, memory_of
 from optimizer.cost.rows import Rows
+from optimizer.cost.silicon.grids import LABELS
 from optimizer.cost.stages import stage_maximum, stages_of
 from optimizer.layout import Layouts
 from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, Operator, lower
 from optimizer.plan import GridPoint, Memory, OperatorRow, PhaseTable, StageMemory
+from optimizer.plan.document import Timing
 from optimizer.spec.workload import ForwardWorkload
 
 
@@ -153,4 +156,15 @@ def _row(
         bytes=column(operator.bytes),
         payload_bytes=column(operator.payload_bytes),
         seconds=column(seconds),
+        timed=_timing(operator, job, points),
     )
+
+
+def _timing(operator: Operator, job: Job, points: int) -> tuple[Timing, ...] | None:
+    """Where the seconds of each grid point come from; None where no table has such operators."""
+    first, *_ = asks(operator, job.device)
+    if first.pricer != "measured":
+        return None
+    labels = np.where(first.share > 0, first.demand.label, len(LABELS)).astype(int)
+    names = get_args(Timing)  # LABELS and then the roofline
+    return tuple(names[label] for label in np.broadcast_to(labels, points))

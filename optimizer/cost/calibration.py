@@ -35,6 +35,8 @@ class Constants(NamedTuple):
     collective_doubling_s: Column
     ring_step_s: Column
     link_efficiency: Column
+    gap_s: Column
+    meeting_s: Column
     sequence_s: Column
     prefill_work: Column
     first_wave: Column
@@ -82,6 +84,7 @@ class Calibration(Frozen):
     memory: EngineMemory
     interval: Interval
     percentiles: dict[str, dict[str, Positive]]
+    tables: tuple[str, ...] = ()  # kinds of operators priced by what was timed: cost.silicon
     corrections: Corrections | None = None  # a user's own runs
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ calibration stands here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +17,29 @@ Column = Floats | float
 RING_BYTES = 2.0**19  # payload of an all-reduce at which engines go from one shot to a ring
 
 
+class Timed(NamedTuple):
+    """An operator that was timed: seconds, kernels and meetings of ranks that it is;
+    whether measured, interpolated or extrapolated (0, 1, 2); 1 where that counts, 0 where the
+    operator keeps its roofline."""
+
+    seconds: Floats
+    kernels: Floats
+    meetings: Floats
+    label: Floats
+    known: Floats
+
+
 class Device(NamedTuple):
-    """What a rank runs on: its GPU, its share of the links inside and between domains, and how the
-    switches between them thin out: see spec.cluster.Leaf."""
+    """What a rank runs on: its GPU, its share of the links inside and between domains, how the
+    switches between them thin out (see spec.cluster.Leaf), and, by kind of operator, tables of what
+    was timed on it."""
 
     gpu: Gpu
     inside: Link
     between: Link
     oversubscription: float = 1.0
     rails: int = 1
+    timers: Mapping[str, Callable[[Operator], Timed | None]] = MappingProxyType({})
 
     @classmethod
     def of(cls, cluster: Cluster, pool: int) -> Device:

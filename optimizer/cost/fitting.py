@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from optimizer.cost import given as runs
 from optimizer.cost.calibration import Calibration, Constants, EngineMemory
-from optimizer.cost.demand import DEMANDS
+from optimizer.cost.demand import Column
 from optimizer.cost.given import Given
-from optimizer.cost.pricers import PRICERS, collective, memory
+from optimizer.cost.pricers import PRICERS, asks, collective, measured, memory
 from optimizer.cost.serving import ServingTimes
 from optimizer.operators import BOUNDARY, Columns, Floats, lower
 
 SCALE = 0.15  # error in logs beyond which a run counts linearly, not squared (soft L1)
 TTFT_WEIGHT = 0.3  # of an error of TTFT beside one of TPOT: the runs repeat that much less well
-LINEAR = (memory, collective)  # pricers of sums: their operators need not be kept apart
+LINEAR = (memory, collective, measured)  # pricers of sums: their operators need not be kept apart
 
 
 class Prior(NamedTuple):
@@ -54,6 +54,9 @@ PRIORS: Mapping[str, Prior] = {
     "engines.sglang.ttft_base_s": Prior(1.0, 1.0),
     "engines.trtllm.ttft_base_s": Prior(1.0, 1.0),
 }
+
+# What timing an operator alone leaves out, fitted beside PRIORS where there are tables.
+TABLE_PRIORS: Mapping[str, Prior] = {"gap_s": Prior(1e-6, 0.70), "meeting_s": Prior(4e-6, 0.50)}
 
 Pricer = Callable[[Any, Constants], Floats]
 Stacked = dict[Pricer, tuple[Floats, Any]]  # (count, demand), arrays [slots, runs]
@@ -119,7 +122,7 @@ def _stacked(given: Sequence[Given], steps: Sequence[Columns]) -> Stacked:
     """Operators of all groups by pricer; where a group has fewer than another, count is 0."""
     lengths = [len(columns["tp"]) for columns in steps]
     starts = np.cumsum([0, *lengths])
-    slots: dict[Pricer, list[list[tuple[int, Any]]]] = {}
+    slots: dict[Pricer, list[list[tuple[Column, Any]]]] = {}
     for index, (each, columns) in enumerate(zip(given, steps, strict=True)):
         names = each.model.layer_names
         for family in lower(each.model, each.engine):
@@ -127,10 +130,10 @@ def _stacked(given: Sequence[Given], steps: Sequence[Columns]) -> Stacked:
                 continue
             times = names.count(family.part) if family.part in each.model.layer_types else 1
             for operator in family.build({name: columns[name] for name in family.depends}):
-                pricer = PRICERS[operator.kind]
-                demand = DEMANDS[operator.kind](operator, each.device)
-                slots.setdefault(pricer, [[] for _ in given])[index].append((times, demand))
-    found: Stacked = {}
+                for ask in asks(operator, each.device):
+                    groups = slots.setdefault(PRICERS[ask.pricer], [[] for _ in given])
+                    groups[index].append((times * ask.share, ask.demand))
+    stacked: Stacked = {}
     num_runs = int(starts[-1])
     for pricer, groups in slots.items():
         kind = type(next(demand for group in groups for _, demand in group))
@@ -139,15 +142,15 @@ def _stacked(given: Sequence[Given], steps: Sequence[Columns]) -> Stacked:
         fields = [np.ones((most, num_runs)) for _ in kind._fields]
         for index, group in enumerate(groups):
             where = slice(starts[index], starts[index + 1])
-            for slot, (times, demand) in enumerate(group):
-                count[slot, where] = times
+            for slot, (counted, demand) in enumerate(group):
+                count[slot, where] = counted
                 for field, values in zip(fields, demand, strict=True):
                     field[slot, where] = values
         if pricer in LINEAR:
             fields = [(count * field).sum(axis=0, keepdims=True) for field in fields]
             count = np.ones((1, num_runs))
-        found[pricer] = count, kind(*fields)
-    return found
+        stacked[pricer] = count, kind(*fields)
+    return stacked
 
 
 def predict(prepared: Prepared, calibration: Calibration) -> ServingTimes:
@@ -196,6 +199,11 @@ def calibrated(base: Calibration, values: Mapping[str, float]) -> Calibration:
             table, key, constant = name.split(".")
             own[table].setdefault(key, {})[constant] = common[constant] * factor
     return base.model_copy(update={"constants": common, **own})
+
+
+def priors_of(calibration: Calibration) -> Mapping[str, Prior]:
+    """The constants that are fitted for it."""
+    return {**PRIORS, **TABLE_PRIORS} if calibration.tables else PRIORS
 
 
 def fit(

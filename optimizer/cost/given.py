@@ -12,9 +12,12 @@ from optimizer.cost.correcting import corrected, factors, load_of, series_of
 from optimizer.cost.demand import Device
 from optimizer.cost.memory import layout_bytes, mean_cache_bytes
 from optimizer.cost.price import step_seconds
+from optimizer.cost.pricers import asks
 from optimizer.cost.serving import Prefill, ServingTimes, decode_cycle, serving_times
+from optimizer.cost.silicon import with_tables
+from optimizer.cost.silicon.grids import LABELS
 from optimizer.cost.stages import stage_total
-from optimizer.operators import Columns, Floats, lower
+from optimizer.operators import BOUNDARY, Columns, Floats, lower
 from optimizer.spec.model import ModelSpec
 
 CHUNK = 8192  # prefill tokens of one step, the engines' usual --max-num-batched-tokens
@@ -123,8 +126,15 @@ def steady_state(
     return serving_times(cycle, Prefill(alone, alone), running, waiting, output_len, constants)
 
 
+def equipped(given: Given, calibration: Calibration) -> Given:
+    """The same runs on a device with the tables that the calibration goes with."""
+    device = with_tables(given.device, given.engine, calibration.tables)
+    return given._replace(device=device)
+
+
 def price_given(given: Given, held: Residence, calibration: Calibration) -> ServingTimes:
     """TTFT, TPOT and request seconds of every run [n]."""
+    given = equipped(given, calibration)
     running, waiting = running_and_waiting(given, held.running)
     constants = calibration.constants_of(given.engine, given.device.gpu.generation)
     families, pp = lower(given.model, given.engine), np.ones(len(running), dtype=np.int64)
@@ -144,3 +154,23 @@ def price_given(given: Given, held: Residence, calibration: Calibration) -> Serv
     series = series_of(given.model, given.device.gpu, given.engine)
     drawn = factors(calibration.corrections, series, load_of(given.columns))
     return corrected(times, drawn, given.columns["output_len"])
+
+
+def decode_sources(given: Given, held: Residence, calibration: Calibration) -> dict[str, Floats]:
+    """Shares [n] of the operators' seconds of a decode step by where they come from: LABELS of
+    silicon.grids; the rest comes from the roofline."""
+    given = equipped(given, calibration)
+    running, _ = running_and_waiting(given, held.running)
+    columns = steps(given, running)["decode"]
+    constants = calibration.constants_of(given.engine, given.device.gpu.generation)
+    names, total = given.model.layer_names, np.zeros(len(running))
+    found = {label: np.zeros(len(running)) for label in LABELS}
+    for family in lower(given.model, given.engine):
+        times = names.count(family.part) if family.part in given.model.layer_types else 1
+        for operator in family.build({name: columns[name] for name in family.depends}):
+            for ask in asks(operator, given.device) if family.part != BOUNDARY else ():
+                seconds = times * ask.seconds(constants)
+                total = total + seconds
+                for index, label in enumerate(LABELS if ask.pricer == "measured" else ()):
+                    found[label] += np.where(ask.demand.label == index, seconds, 0.0)
+    return {label: seconds / total for label, seconds in found.items()}

@@ -10,6 +10,7 @@ from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.demand import Device
 from optimizer.cost.rank_order import best_order, usual_order
 from optimizer.cost.rows import Rows
+from optimizer.cost.silicon import with_tables
 from optimizer.cost.stages import Cut, even_stages
 from optimizer.layout import Layouts, boundary_leaf, leaf_gpus
 from optimizer.operators import Floats
@@ -31,7 +32,9 @@ class Job(NamedTuple):
 
     @property
     def device(self) -> Device:
-        return Device.of(self.cluster, self.pool)
+        """The pool's, with the tables that the calibration goes with."""
+        device = Device.of(self.cluster, self.pool)
+        return with_tables(device, self.workload.engine, self.calibration.tables)
 
     @property
     def constants(self) -> Constants:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from optimizer.cost.calibration import Constants
-from optimizer.cost.demand import DEMANDS, Column, Device, Transfer, Work
+from optimizer.cost.demand import DEMANDS, Column, Device, Timed, Transfer, Work
 from optimizer.operators import Floats, Operator
 
 
@@ -56,6 +56,13 @@ def collective(asked: Transfer, constants: Constants) -> Floats:
     )
 
 
+def measured(asked: Timed, constants: Constants) -> Floats:
+    """Seconds of a table of operators timed alone and back to back, with what such timing leaves
+    out: the gap to the kernel before, and waiting for the last rank."""
+    gaps = asked.kernels * constants.gap_s + asked.meetings * constants.meeting_s
+    return np.asarray(asked.seconds + gaps)
+
+
 PRICERS: Mapping[str, Callable[[Any, Constants], Floats]] = {
     "gemm": gemm,
     "grouped_gemm": grouped_gemm,
@@ -66,9 +73,32 @@ PRICERS: Mapping[str, Callable[[Any, Constants], Floats]] = {
     "reduce_scatter": collective,
     "all_to_all": collective,
     "send_recv": collective,
+    "measured": measured,
 }
+
+
+class Ask(NamedTuple):
+    """What a pricer of PRICERS is asked, and the share of its answer that counts: 1 or 0 [n]."""
+
+    pricer: str
+    demand: Any
+    share: Column = 1.0
+
+    def seconds(self, constants: Constants) -> Floats:
+        return np.asarray(self.share * PRICERS[self.pricer](self.demand, constants))
+
+
+def asks(operator: Operator, device: Device) -> tuple[Ask, ...]:
+    """Its table where the device has one of its kind and sizes, and its roofline elsewhere."""
+    roofline = Ask(operator.kind, DEMANDS[operator.kind](operator, device))
+    timer = device.timers.get(operator.kind)
+    timed = timer(operator) if timer is not None else None
+    if timed is None:
+        return (roofline,)
+    return Ask("measured", timed, timed.known), roofline._replace(share=1.0 - timed.known)
 
 
 def operator_seconds(operator: Operator, device: Device, constants: Constants) -> Floats:
     """Seconds of one run of an operator, float64 [n]."""
-    return PRICERS[operator.kind](DEMANDS[operator.kind](operator, device), constants)
+    first, *others = (ask.seconds(constants) for ask in asks(operator, device))
+    return sum(others, first)

@@ -10,6 +10,7 @@ from optimizer.operators.operator import (
     Columns,
     Family,
     Floats,
+    HeadShape,
     Operator,
     collective,
     memory,
@@ -114,6 +115,7 @@ def core_operators(
     cache = KV_BYTES[precision.kv_cache]
     keys = context + (tokens / sequences - 1) / 2
     extra: tuple[Operator, ...] = ()
+    shape = None
     if isinstance(attention, GroupedQueryAttention):
         heads = shards(attention.num_heads, tp)
         kv_heads = shards(attention.num_kv_heads, tp)
@@ -122,6 +124,9 @@ def core_operators(
         moved = sequences * attended(attention, keys) * 2 * kv_heads * dim * cache
         moved = moved + ACTIVATION_BYTES * tokens * dim * (2 * heads + 2 * kv_heads)
         exchange = tokens * 2 * kv_heads * dim * cache
+        window = float(attention.window or 1)
+        if attention.chunk is None:
+            shape = HeadShape(tokens, sequences, keys, heads, kv_heads, dim, window, cache)
     elif isinstance(attention, LatentAttention):
         heads = shards(attention.num_heads, tp)
         latent = attention.kv_lora_rank + attention.qk_rope_head_dim
@@ -156,6 +161,7 @@ def core_operators(
         flops,
         moved,
         kernels=CORE_KERNELS[attention.kind],
+        heads=shape,
     )
     ring = collective(
         "cp_ring",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,20 @@ Axis = Literal["", "tp", "cp", "dp", "ep", "etp", "pp"]
 ACTIVATION_BYTES = 2.0  # hidden states travel and rest in 16 bits in every engine of today
 
 
+class HeadShape(NamedTuple):
+    """The shape of grouped-query attention on one rank: new tokens of sequences that each attend to
+    `keys` cached tokens at most, or to a window of them (1: no window)."""
+
+    tokens: Floats
+    sequences: Floats
+    keys: Floats
+    heads: Floats
+    kv_heads: Floats
+    head_dim: float
+    window: float
+    cache_bytes: float  # of one element
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator of one rank; every array has the shape [n] of the columns it was lowered for.
@@ -42,7 +56,7 @@ class Operator:
     in; m, n, k its matrix shape (0 where it has none); payload_bytes what one rank contributes to a
     collective over group_size ranks, of which `inside` share a domain and `leaf` a leaf switch
     (inf: all do). A grouped GEMM's m are the token-expert pairs of one of the group_size ranks that
-    share the experts.
+    share the experts. `heads` is the shape of grouped-query attention.
     """
 
     name: str
@@ -60,6 +74,7 @@ class Operator:
     inside: Floats | float = 1.0
     leaf: Floats | float = np.inf
     axis: Axis = ""
+    heads: HeadShape | None = None
 
 
 @dataclass(frozen=True)

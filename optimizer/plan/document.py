@@ -107,12 +107,16 @@ class Memory(Frozen):
     stages: tuple[StageMemory, ...]
 
 
+Timing = Literal["measured", "interpolated", "extrapolated", "roofline"]
+
+
 class OperatorRow(Frozen):
     """One operator of one rank, once a run; arrays follow the phase's grid points.
 
     `part` is a layer type, "embedding", "head" or "boundary"; `count` is how often one request's
     token meets it on its way through all stages (layers of that type, boundaries). Of
     group_size ranks `inside` share a domain, `leaf` a leaf switch where the cluster names those.
+    `timed` says where seconds come from if there is a table of such operators.
     """
 
     name: str
@@ -132,6 +136,7 @@ class OperatorRow(Frozen):
     bytes: tuple[Number, ...]
     payload_bytes: tuple[Number, ...]
     seconds: tuple[Number, ...]
+    timed: tuple[Timing, ...] | None = Field(default=None, exclude_if=_is_none)
 
 
 class GridPoint(Frozen):

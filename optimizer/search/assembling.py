@@ -167,7 +167,8 @@ def _predictions(job: Job, ranked: Ranked) -> dict[str, Prediction]:
     """What the plan will do, each number with its interval."""
     candidate, layout, widths = ranked.candidate, ranked.layout, job.calibration.interval
     fitted = job.calibration
-    source = f"roofline, calibration {fitted.name} of {fitted.date}, {fitted.rows} rows"
+    prices = "operators as timed, roofline of others" if fitted.tables else "roofline"
+    source = f"{prices}, calibration {fitted.name} of {fitted.date}, {fitted.rows} rows"
     live = job.cluster.num_live_gpus
 
     def prediction(value: float, width: float, origin: str = source) -> Prediction:

@@ -1,0 +1,90 @@
+"""Which measured tables there are of a GPU and an engine, as rows of sizes and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimizer.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PACKAGE = "aiconfigurator_core"
+INSTALL = "pip install 'parallel-strategy-optimizer[silicon]'"
+ENGINES = ("vllm", "sglang", "trtllm")
+SYSTEMS = {"rtx_pro_6000": "rtx_pro_6000_server"}  # whose folder is not the GPU's name
+
+# The tables' columns under our names; sizes are counts, latency milliseconds.
+ATTENTION = {
+    "kv_cache_dtype": "cache",
+    "attn_dtype": "format",
+    "batch_size": "sequences",
+    "step": "context",
+    "num_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "window_size": "window",
+}
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "gemm_perf": {"gemm_dtype": "format", "m": "m", "n": "n", "k": "k"},
+    "generation_attention_perf": ATTENTION,
+    "custom_allreduce_perf": {"num_gpus": "ranks", "message_size": "elements"},
+}
+FAMILIES = {
+    "gemm_perf": "gemm",
+    "generation_attention_perf": "attention",
+    "custom_allreduce_perf": "comm",
+}
+
+
+def systems_root() -> Path | None:
+    """Where the optional package keeps its tables, without importing it; None when it is absent."""
+    found = find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(found.submodule_search_locations[0]) / "systems" / "data"
+
+
+def require_tables() -> Path:
+    """Where the tables are; a SpecError that says how to get them."""
+    root = systems_root()
+    if root is None:
+        text = f"measured operator tables (--silicon) need the optional extra: {INSTALL}"
+        raise SpecError(Problem(text))
+    return root
+
+
+def system_of(gpu: str) -> str:
+    """The folder of a GPU: h200_sxm of H200 SXM."""
+    name = gpu.lower().replace(" ", "_")
+    return SYSTEMS.get(name, name)
+
+
+@cache
+def measured_rows(gpu: str, engine: str, table: str) -> pd.DataFrame | None:
+    """All rows of one table in seconds, of each size the newest engine version's; None where
+    nothing was measured."""
+    import pandas as pd
+
+    folder = require_tables() / system_of(gpu) / FAMILIES[table] / engine
+    files = sorted(folder.glob(f"*/{table}.parquet"), key=_version, reverse=True)
+    names = NAMES[table]
+    parts = []
+    for age, file in enumerate(files):
+        part = pd.read_parquet(file, columns=[*names, "latency"]).rename(columns=dict(names))
+        parts.append(part.assign(seconds=part.pop("latency") / 1e3, age=age))
+    if not parts:
+        return None
+    rows = pd.concat(parts, ignore_index=True)
+    newest = rows.groupby(list(names.values()), dropna=False)["age"].transform("min")
+    return rows[(rows["age"] == newest) & (rows["seconds"] > 0)].drop(columns="age")
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """1.3.0rc20 as (1, 3, 0, 20), so that rc9 comes before rc10."""
+    digits = "".join(letter if letter.isdigit() else " " for letter in file.parent.name)
+    return tuple(int(part) for part in digits.split())
