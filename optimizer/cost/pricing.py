@@ -125,7 +125,10 @@ def _serving(
     one, step = (_step(job, phase, rows, layouts) for phase in ("prefill", "decode"))
     chunks = np.ceil((workload.input_len - workload.prefix_len) / rows.chunk)
     busy = chunks * one.slowest_stage_s
-    prefill = Prefill(one.total_s + busy - one.slowest_stage_s, busy)
+    fresh = float(workload.input_len - workload.prefix_len)
+    behind = np.where(chosen.pp > 1, one.total_s - one.slowest_stage_s, 0.0)
+    room = np.maximum(np.floor(rows.chunk / fresh) - 1.0, 0.0)
+    prefill = Prefill(one.total_s + busy - one.slowest_stage_s, busy, behind, room)
     running, constants = rows.sequences.astype(np.float64), job.constants
     around = np.maximum(step.total_s, rows.micro_batches * step.slowest_stage_s)
     times = serving_times(

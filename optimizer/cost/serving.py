@@ -35,10 +35,13 @@ def sustained(slots: float) -> float:
 
 class Prefill(NamedTuple):
     """One request's prefill alone [n]: until its first token, and for how long it holds the
-    slowest stage."""
+    slowest stage. Where several prompts fit a chunk, those that wait go through the stages
+    together: another_s more for each of at most room of them (0 without a pipeline)."""
 
     first_s: Floats
     busy_s: Floats
+    another_s: Floats | float = 0.0
+    room: Floats | float = 0.0
 
 
 class ServingTimes(NamedTuple):
@@ -84,6 +87,7 @@ def serving_times(
     tpot = decode_s + met * prefill.busy_s
     ahead = (constants.first_wave + lockstep) * others + constants.bunching * np.sqrt(others)
     ttft = constants.ttft_base_s + prefill.first_s + tpot / 2 + ahead * prefill.busy_s
+    ttft = ttft + np.minimum(prefill.room, ahead) * prefill.another_s
     ttft = ttft + waiting * output_len * tpot
     # The slowest stage is busy for every request's prefill: no request takes less than all of them.
     ttft = np.maximum(ttft, running * prefill.busy_s - (output_len - 1) * tpot)

@@ -78,3 +78,19 @@ def test_no_replica_prefills_more_than_it_has_time_for(
         more = times(running * 1.5, constants, busy_s, decode_s)
         assert more.tpot_s[0] >= found.tpot_s[0]
         assert more.ttft_s[0] >= found.ttft_s[0]
+
+
+def test_prompts_that_wait_share_a_chunk_through_the_whole_pipeline() -> None:
+    """Ten stages of 0.1 s: a second prompt in the chunk keeps both 0.9 s longer on their way."""
+    one, chunk = np.array([1.0]), np.array([1.0])
+    alone = Prefill(one, 0.1 * one)
+    shared = Prefill(one, 0.1 * one, 0.9 * one, chunk)
+    running = np.array([500.0])
+    found = [
+        serving_times(np.array([0.02]), each, running, 0.0, 101.0, PLAIN)
+        for each in (alone, shared)
+    ]
+    ahead = (found[0].ttft_s - PLAIN.ttft_base_s - 1.0 - found[0].tpot_s / 2) / 0.1
+    more = np.minimum(1.0, ahead) * 0.9
+    assert found[1].ttft_s - found[0].ttft_s == pytest.approx(more)
+    assert found[1].tpot_s == found[0].tpot_s

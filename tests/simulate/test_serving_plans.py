@@ -256,9 +256,9 @@ def test_predictions_of_golden_plans_are_confirmed(path: Path) -> None:
     assert beside.keys() & {"tpot_s", "latency_s"}
     for name in TOLERANCE.keys() & beside.keys():
         assert abs(beside[name]["difference"]) < TOLERANCE[name], (name, beside[name])
-    if "ttft_s" in beside:  # the queue before the first token is known no better than its interval
-        ttft = beside["ttft_s"]
-        assert ttft["low"] < ttft["simulated"] < ttft["high"], ttft
+    if "ttft_s" in beside:  # ten turns of every client: the first of them all begin at once
+        pipelined = load_plan(path).deployment.layout.pp > 1
+        assert abs(beside["ttft_s"]["difference"]) < (0.40 if pipelined else 0.20), beside["ttft_s"]
 
 
 def test_a_disaggregated_plan_runs_from_its_file(plan: Plan, tmp_path: Path) -> None:
