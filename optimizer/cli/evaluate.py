@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,14 +14,14 @@ from optimizer.cli.job import calibration_of, calibration_option
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @calibration_option
-def evaluate(rows: Path, out: Path, calibration: str | None, silicon: bool) -> None:
+def evaluate(rows: Path, out: Path, **named: Any) -> None:
     """Price given serving or training layouts, a row of a CSV each, without searching."""
     from optimizer.evaluating_training import evaluate_training, is_training
     from optimizer.evaluation import evaluate as evaluate_serving
     from optimizer.evaluation import read_rows
     from optimizer.report.files import write_files
 
-    constants = calibration_of({"calibration": calibration, "silicon": silicon})
+    constants = calibration_of(named)
     table = read_rows(rows)
     training = is_training(table)
     found = evaluate_training(table) if training else evaluate_serving(table, constants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -55,7 +56,9 @@ def calibration_option(command: Callable[..., Any]) -> Callable[..., Any]:
     tables = "Price operators by what was timed: --calibration silicon (extra [silicon])."
     option = click.option("--calibration", metavar="FILE", help=text)
     flag = click.option("--silicon", is_flag=True, help=tables)
-    decorated: Callable[..., Any] = option(flag(command))
+    own = "And by what you timed: a table of benchmarks/measure_operators.py."
+    timed = click.option("--timed", metavar="FILE", help=own)
+    decorated: Callable[..., Any] = option(flag(timed(command)))
     return decorated
 
 
@@ -66,10 +69,14 @@ def calibration_of(options: dict[str, Any]) -> Any:
 
     if options.get("silicon") and options.get("calibration"):
         raise click.UsageError("--silicon is --calibration silicon; leave one of them out")
-    name = "silicon" if options.get("silicon") else options.get("calibration")
+    tables, own = options.get("silicon") or options.get("timed"), options.get("timed") or ""
+    name = options.get("calibration") or ("silicon" if tables else None)
     if not name:
         return None
     found = load_calibration(name)
+    if own:
+        named = f"{found.name} with {Path(own).stem}"
+        return found.model_copy(update={"timed": own, "name": named})
     if found.tables:
         require_tables()
     return found

@@ -85,6 +85,7 @@ class Calibration(Frozen):
     interval: Interval
     percentiles: dict[str, dict[str, Positive]]
     tables: tuple[str, ...] = ()  # kinds of operators priced by what was timed: cost.silicon
+    timed: str = ""  # a file of operators that the user timed
     corrections: Corrections | None = None  # a user's own runs
 
     @model_validator(mode="after")

@@ -128,7 +128,7 @@ def steady_state(
 
 def equipped(given: Given, calibration: Calibration) -> Given:
     """The same runs on a device with the tables that the calibration goes with."""
-    device = with_tables(given.device, given.engine, calibration.tables)
+    device = with_tables(given.device, given.engine, calibration.tables, calibration.timed)
     return given._replace(device=device)
 
 

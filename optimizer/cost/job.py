@@ -34,7 +34,8 @@ class Job(NamedTuple):
     def device(self) -> Device:
         """The pool's, with the tables that the calibration goes with."""
         device = Device.of(self.cluster, self.pool)
-        return with_tables(device, self.workload.engine, self.calibration.tables)
+        tables, timed = self.calibration.tables, self.calibration.timed
+        return with_tables(device, self.workload.engine, tables, timed)
 
     @property
     def constants(self) -> Constants:

@@ -10,7 +10,7 @@ import numpy as np
 
 from optimizer.cost.demand import RING_BYTES, Device, Timed
 from optimizer.cost.silicon.grids import Grid, gridded
-from optimizer.cost.silicon.tables import ENGINES, measured_rows
+from optimizer.cost.silicon.tables import ENGINES, Source, measured_rows
 from optimizer.operators import Floats, Operator
 from optimizer.spec.formats import FORMATS, Format
 
@@ -59,10 +59,10 @@ def _timed(grid: Grid, reference_s: Floats, shape: Floats, point: Floats, known:
     return Timed(reference_s * found.factor, known, 0.0 * known, found.label, known)
 
 
-def gemm(operator: Operator, device: Device, engine: str) -> Timed | None:
+def gemm(operator: Operator, device: Device, source: Source) -> Timed | None:
     """One m x k by k x n product, interpolated over all three sizes."""
     rates = _rates(device, operator.format)
-    grid = _gemm_grid(device.gpu.name, operator.format, rates)
+    grid = _gemm_grid(device.gpu.name, source.file, operator.format, rates)
     if grid is None:
         return None
     asked = (operator.m, operator.n, operator.k)
@@ -79,11 +79,11 @@ def _product_s(rates: Rates, kind: Format, m: Floats, n: Floats, k: Floats) -> F
 
 
 @cache
-def _gemm_grid(gpu: str, kind: Format, rates: Rates) -> Grid | None:
+def _gemm_grid(gpu: str, file: str, kind: Format, rates: Rates) -> Grid | None:
     """All engines' tables together, the fastest kernel counts: they share these kernels, and what
     one of them timed outside CUDA graphs (vLLM's block-scaled 8 bits: 200 us of any size) is the
     host's time."""
-    tables = [measured_rows(gpu, engine, "gemm_perf") for engine in ENGINES]
+    tables = [measured_rows(gpu, Source(engine, file), "gemm_perf") for engine in ENGINES]
     name = STORED.get(kind)
     found = [rows[rows["format"] == name] for rows in tables if rows is not None]
     if not any(map(len, found)):
@@ -96,14 +96,14 @@ def _gemm_grid(gpu: str, kind: Format, rates: Rates) -> Grid | None:
     return gridded(np.ones((len(m), 1)), np.stack([n, k, m], axis=1), factors)
 
 
-def attention(operator: Operator, device: Device, engine: str) -> Timed | None:
+def attention(operator: Operator, device: Device, source: Source) -> Timed | None:
     """Grouped-query attention of one new token a sequence over its cache; prefill and other forms
     of attention keep the roofline."""
     shape = operator.heads
     if shape is None:
         return None
     rates = _rates(device, "bf16")
-    grid = _attention_grid(device.gpu.name, engine, shape.cache_bytes, rates)
+    grid = _attention_grid(device.gpu.name, source, shape.cache_bytes, rates)
     if grid is None:
         return None
     ones = np.ones_like(shape.sequences + shape.keys + shape.heads)
@@ -132,8 +132,8 @@ def _cached_s(
 
 
 @cache
-def _attention_grid(gpu: str, engine: str, cache_bytes: float, rates: Rates) -> Grid | None:
-    rows = measured_rows(gpu, engine, "generation_attention_perf")
+def _attention_grid(gpu: str, source: Source, cache_bytes: float, rates: Rates) -> Grid | None:
+    rows = measured_rows(gpu, source, "generation_attention_perf")
     if rows is None:
         return None
     rows = rows[(rows["cache"] == CACHED.get(cache_bytes)) & (rows["format"] == "bfloat16")]
@@ -150,11 +150,11 @@ def _attention_grid(gpu: str, engine: str, cache_bytes: float, rates: Rates) -> 
     return gridded(form, np.stack([sequences, keys], axis=1), seconds / reference)
 
 
-def all_reduce(operator: Operator, device: Device, engine: str) -> Timed | None:
+def all_reduce(operator: Operator, device: Device, source: Source) -> Timed | None:
     """The engine's own one-shot all-reduce inside a domain, for the very numbers of ranks that were
     timed; larger payloads, which engines hand to NCCL, keep the model of a collective."""
     wire = Rates(np.inf, device.inside.bandwidth_bytes_per_s)
-    grid = _all_reduce_grid(device.gpu.name, engine, wire)
+    grid = _all_reduce_grid(device.gpu.name, source, wire)
     if grid is None:
         return None
     payload, ranks = np.broadcast_arrays(
@@ -176,8 +176,8 @@ def _ring_s(wire: Rates, ranks: Floats, payload_bytes: Floats) -> Floats:
 
 
 @cache
-def _all_reduce_grid(gpu: str, engine: str, wire: Rates) -> Grid | None:
-    rows = measured_rows(gpu, engine, "custom_allreduce_perf")
+def _all_reduce_grid(gpu: str, source: Source, wire: Rates) -> Grid | None:
+    rows = measured_rows(gpu, source, "custom_allreduce_perf")
     if rows is None:
         return None
     ranks, elements, seconds = (
@@ -187,7 +187,7 @@ def _all_reduce_grid(gpu: str, engine: str, wire: Rates) -> Grid | None:
     return gridded(ranks[:, None], payload[:, None], seconds / _ring_s(wire, ranks, payload))
 
 
-TIMERS: Mapping[str, Callable[[Operator, Device, str], Timed | None]] = {
+TIMERS: Mapping[str, Callable[[Operator, Device, Source], Timed | None]] = {
     "gemm": gemm,
     "attention": attention,
     "all_reduce": all_reduce,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from optimizer.errors import Problem, SpecError
 
@@ -41,6 +41,14 @@ FAMILIES = {
 }
 
 
+class Source(NamedTuple):
+    """Whose tables price: an engine's of the optional package, and a file of
+    benchmarks/measure_operators.py."""
+
+    engine: str
+    file: str = ""
+
+
 def systems_root() -> Path | None:
     """Where the optional package keeps its tables, without importing it; None when it is absent."""
     found = find_spec(PACKAGE)
@@ -65,23 +73,49 @@ def system_of(gpu: str) -> str:
 
 
 @cache
-def measured_rows(gpu: str, engine: str, table: str) -> pd.DataFrame | None:
-    """All rows of one table in seconds, of each size the newest engine version's; None where
-    nothing was measured."""
+def measured_rows(gpu: str, source: Source, table: str) -> pd.DataFrame | None:
+    """All rows of one table in seconds, of each size the newest engine version's, and the file's
+    own; None where nothing was measured."""
     import pandas as pd
 
-    folder = require_tables() / system_of(gpu) / FAMILIES[table] / engine
+    parts = [_own_rows(gpu, source.file, table)] if source.file else []
+    root = systems_root()
+    if root is not None:
+        parts += _shipped_rows(root / system_of(gpu) / FAMILIES[table] / source.engine, table)
+    if not any(map(len, parts)):
+        return None
+    rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    newest = rows.groupby(list(NAMES[table].values()), dropna=False)["age"].transform("min")
+    return rows[(rows["age"] == newest) & (rows["seconds"] > 0)].drop(columns="age")
+
+
+def _shipped_rows(folder: Path, table: str) -> list[pd.DataFrame]:
+    """The package's rows, aged by how many engine versions are newer."""
+    import pandas as pd
+
+    names, found = NAMES[table], []
     files = sorted(folder.glob(f"*/{table}.parquet"), key=_version, reverse=True)
-    names = NAMES[table]
-    parts = []
     for age, file in enumerate(files):
         part = pd.read_parquet(file, columns=[*names, "latency"]).rename(columns=dict(names))
-        parts.append(part.assign(seconds=part.pop("latency") / 1e3, age=age))
-    if not parts:
-        return None
-    rows = pd.concat(parts, ignore_index=True)
-    newest = rows.groupby(list(names.values()), dropna=False)["age"].transform("min")
-    return rows[(rows["age"] == newest) & (rows["seconds"] > 0)].drop(columns="age")
+        found.append(part.assign(seconds=part.pop("latency") / 1e3, age=age))
+    return found
+
+
+def _own_rows(gpu: str, file: str, table: str) -> pd.DataFrame:
+    """Rows of a file: columns gpu, table, our names of the sizes, seconds; newer than any other."""
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise SpecError(Problem(f"no table of timed operators: {error}", file)) from None
+    sizes = [*NAMES[table].values(), "seconds"]
+    about = {"gpu", "table"} - set(rows.columns)
+    mine = rows if about else rows[(rows["gpu"] == gpu) & (rows["table"] == table)]
+    lacking = about | (set(sizes) - set(rows.columns) if len(mine) else set())
+    if lacking:
+        raise SpecError(Problem(f"columns missing: {', '.join(sorted(lacking))}", file))
+    return mine.reindex(columns=sizes).assign(age=-1)
 
 
 def _version(file: Path) -> tuple[int, ...]:

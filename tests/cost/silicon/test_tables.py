@@ -88,11 +88,14 @@ def test_without_tables_a_row_is_priced_as_ever(monkeypatch: pytest.MonkeyPatch)
 
 @needs_tables
 def test_a_measured_product_takes_what_the_table_says() -> None:
-    table = tables.measured_rows("H200 SXM", "sglang", "gemm_perf")
+    table = tables.measured_rows("H200 SXM", tables.Source("sglang"), "gemm_perf")
     assert table is not None
     some = table[(table["format"] == "bfloat16") & (table["m"] == 128) & (table["n"] == 4096)]
     k = float(some["k"].max())
-    engines = [tables.measured_rows("H200 SXM", engine, "gemm_perf") for engine in tables.ENGINES]
+    engines = [
+        tables.measured_rows("H200 SXM", tables.Source(engine), "gemm_perf")
+        for engine in tables.ENGINES
+    ]
     fastest = min(
         same["seconds"].min()
         for each in engines
