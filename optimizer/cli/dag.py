@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-FORMATS = ("json", "graphml", "dot", "chakra")
+FORMATS = ("json", "graphml", "dot", "svg", "chakra")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from optimizer.cli import optimize
 from optimizer.errors import OptimizerError
 from optimizer.plan import load_plan
 from optimizer.simulate.graph.build import Wanted, plan_graph
+from optimizer.simulate.graph.formats.as_svg import pipeline_svg
 from optimizer.spec.data import configs_root
 
 GOLDEN = Path(__file__).resolve().parents[2] / "results" / "golden"
@@ -210,6 +211,57 @@ def test_wrong_options_are_named_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "out" / "dag.json"
     found = run(DEEPSEEK, *arguments, "--out", out)
+    assert isinstance(found.exception, OptimizerError)
+    assert message in str(found.exception)
+    assert not out.parent.exists()
+
+
+SVG = {"s": "http://www.w3.org/2000/svg"}
+
+
+def test_a_picture_of_a_layer_has_a_card_for_each_operator(tmp_path: Path) -> None:
+    asked = (DEEPSEEK, "--format", "svg", "--phase", "decode", "--layers", "3")
+    text = written(tmp_path, *asked)
+    assert text == written(tmp_path, *asked)
+    graph = plan_graph(load_plan(DEEPSEEK), Wanted(("decode",)))
+    layer = graph.only((graph.layer == 3) & (graph.micro_batch == 0))
+    root = ElementTree.fromstring(text)
+    cards = [group.findtext("s:text", None, SVG) for group in root.findall("s:g", SVG)]
+    assert cards == [layer.operations[each].name for each in layer.operation.tolist()]
+    assert len(root.findall("s:path", SVG)) == len(layer.source)
+
+
+def test_a_picture_of_a_pipeline_has_a_block_for_each_stage_and_micro_batch(
+    tmp_path: Path,
+) -> None:
+    text = written(tmp_path, PIPELINE, "--format", "svg", "--phase", "decode")
+    blocks = ElementTree.fromstring(text).findall("s:g", SVG)
+    assert len(blocks) == 10 * 10  # stages x micro-batches
+    placed = {
+        (box.get("x"), box.get("y"))
+        for box in (g.find("s:rect", SVG) for g in blocks)
+        if box is not None
+    }
+    assert len(placed) == len(blocks)
+
+
+def test_a_plan_name_cannot_break_a_picture(tmp_path: Path) -> None:
+    plan = load_plan(DEEPSEEK).model_copy(update={"name": "a < b & <c>"})
+    graph = plan_graph(plan, Wanted(("decode",)))
+    text = "".join(pipeline_svg(graph, plan))
+    assert ElementTree.fromstring(text).findtext("s:text", None, SVG) == plan.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers", "0-60"], "too many to look at"),
+        (["--all-ranks"], "a picture shows equal ranks as one"),
+    ],
+)
+def test_too_large_a_picture_is_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "dag.svg"
+    found = run(DEEPSEEK, "--format", "svg", *arguments, "--out", out)
     assert isinstance(found.exception, OptimizerError)
     assert message in str(found.exception)
     assert not out.parent.exists()

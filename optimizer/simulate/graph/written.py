@@ -15,6 +15,7 @@ from optimizer.simulate.graph.formats.as_chakra import chakra_files
 from optimizer.simulate.graph.formats.as_dot import as_dot
 from optimizer.simulate.graph.formats.as_graphml import as_graphml
 from optimizer.simulate.graph.formats.as_json import as_json
+from optimizer.simulate.graph.formats.as_svg import layers_svg, pipeline_svg
 from optimizer.simulate.graph.graph import Graph
 
 WRITERS = {"json": as_json, "graphml": as_graphml, "dot": as_dot}
@@ -25,12 +26,19 @@ def graph_files(
     plan: Plan, kind: str, wanted: Wanted = WHOLE, layers: str | None = None
 ) -> dict[str, Iterable[str] | Iterable[bytes]]:
     """File name -> content in pieces: one file, or for chakra one a rank and the groups."""
+    if kind == "svg" and wanted.all_ranks:
+        raise SpecError(
+            Problem("a picture shows equal ranks as one; leave it out", key="--all-ranks")
+        )
     graph = plan_graph(plan, wanted)
     check_graph(graph, plan)
     if layers is not None:
         graph = chosen_layers(graph, layers, len(plan.model.layer_names))
     if kind == "chakra":
         return {**chakra_files(graph)}
+    if kind == "svg":
+        draw = pipeline_svg if layers is None else layers_svg
+        return {"dag.svg": list(draw(graph, plan))}  # whole before the first byte is written
     return {f"dag.{kind}": WRITERS[kind](graph, plan)}
 
 
