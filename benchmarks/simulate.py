@@ -38,6 +38,8 @@ def main() -> None:
     print("\ngolden plans: simulated over predicted, less one\n")
     print("| plan | TTFT | TPOT | tokens/s | pass |\n|---|---|---|---|---|")
     for path in sorted(GOLDEN.glob("*.json")):
+        if "trained" in path.stem:
+            continue
         print(golden_row(path.stem, load_plan(path)))
     print("\nspeed\n")
     print("| run | requests | events | s | events/s |\n|---|---|---|---|---|")
