@@ -35,8 +35,8 @@ def main() -> None:
     print("closed forms\n")
     for row in [*queue_rows(), little_row()]:
         print("| " + " | ".join(row) + " |")
-    print("\ngolden plans: simulated over predicted, less one\n")
-    print("| plan | TTFT | TPOT | tokens/s | pass |\n|---|---|---|---|---|")
+    print("\ngolden plans: simulated / predicted (difference)\n")
+    print("| plan | TTFT, s | TPOT, s | tokens/s | pass, s |\n|---|---|---|---|---|")
     for path in sorted(GOLDEN.glob("*.json")):
         if "trained" in path.stem:
             continue
@@ -91,10 +91,14 @@ def little_row() -> tuple[str, ...]:
 
 def golden_row(name: str, plan: Plan) -> str:
     beside = summarize(serve(plan, asked_load(plan)))["beside_the_plan"]
-    cells = [
-        f"{beside[key]['difference']:+.1%}" if key in beside else ""
-        for key in ("ttft_s", "tpot_s", "tokens_per_s", "latency_s")
-    ]
+    cells = []
+    for key in ("ttft_s", "tpot_s", "tokens_per_s", "latency_s"):
+        each = beside.get(key)
+        cells.append(
+            f"{each['simulated']:.4g} / {each['predicted']:.4g} ({each['difference']:+.1%})"
+            if each
+            else ""
+        )
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
