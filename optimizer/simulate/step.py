@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.errors import PlanError, Problem, SpecError
+from optimizer.errors import Problem, SpecError
 from optimizer.plan import Deployment, Plan
 from optimizer.simulate.engine import Run, run_graph
 from optimizer.simulate.faults import places
@@ -19,6 +19,7 @@ from optimizer.simulate.graph.operations import operations_of
 from optimizer.simulate.measuring import Memory, RankTimes, rank_times, replayed_memory
 from optimizer.simulate.serving.serve import NOTHING_WRONG, Conditions
 from optimizer.simulate.table import COLLECTIVES
+from optimizer.simulate.training_step import step_graph, training_of
 
 TURNS = 3  # decode steps in a row: the last one is the steady state
 
@@ -48,13 +49,43 @@ def refuse_load(options: Mapping[str, Any]) -> None:
 
 
 def steps(plan: Plan, faults: Conditions = NOTHING_WRONG) -> tuple[StepRun, ...]:
-    """Every phase of every deployment."""
-    if not any(deployment.phases for deployment in plan.deployments):
-        raise PlanError("the plan has no operator table to step through; training plans have none")
-    return tuple(
-        _step(plan, number, deployment, phase, faults)
-        for number, deployment in enumerate(plan.deployments)
-        for phase in deployment.phases
+    """Every phase of every deployment; of one that trains its step."""
+    found = []
+    for number, deployment in enumerate(plan.deployments):
+        if not deployment.phases:
+            found.append(_training_step(plan, number, deployment, faults))
+        found += [_step(plan, number, deployment, phase, faults) for phase in deployment.phases]
+    return tuple(found)
+
+
+def _training_step(plan: Plan, number: int, deployment: Deployment, faults: Conditions) -> StepRun:
+    """A stage is as slow as its slowest GPU, and stops where one dies."""
+    if faults.skew is not None:
+        raise SpecError(Problem("is of serving; a training plan states its own", key="--skew"))
+    graph = step_graph(plan, number)
+    where = places(plan)
+    hit = [gpu for gpu, *_ in (*faults.slow, *faults.deaths)]
+    speeds: dict[int, float] = {}
+    for slow in faults.slow:
+        if slow.gpu in where:
+            stage = where[slow.gpu].stage
+            speeds[stage] = min(slow.speed, speeds.get(stage, slow.speed))
+    deaths = {where[death.gpu].stage: death.at_s for death in faults.deaths if death.gpu in where}
+    run = run_graph(graph, _slowed(graph, graph.column("seconds"), speeds), deaths)
+    return StepRun(
+        deployment,
+        "training",
+        training_of(deployment).micro_batches,
+        run,
+        rank_times(run),
+        replayed_memory(run),
+        run.seconds,
+        plan.predictions["step_s"].value,
+        static_bytes(deployment),
+        (
+            "messages between stages are held from the moment they are sent",
+            *(f"{gpu} is idle in this plan" for gpu in hit if gpu not in where),
+        ),
     )
 
 

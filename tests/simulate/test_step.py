@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from optimizer.cli import optimize
 from optimizer.errors import OptimizerError, SpecError
-from optimizer.plan import Plan, load_plan
+from optimizer.plan import Plan, load_plan, sealed, write_plan
 from optimizer.simulate.engine import run_graph
 from optimizer.simulate.faults import Death, Slow
 from optimizer.simulate.graph.build import Wanted, plan_graph
@@ -146,9 +146,11 @@ def test_wrong_options_are_named_and_nothing_is_written(
 
 @pytest.mark.parametrize("command", [["simulate", "--step"], ["dag"]])
 def test_a_plan_without_an_operator_table_is_refused(command: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    plan = str(GOLDEN / "case-e-trained.json")
-    found = CliRunner().invoke(optimize, [*command, plan, "--out", str(out)])
+    plan = load_plan(DEEPSEEK)
+    bare = plan.deployments[0].model_copy(update={"phases": {}})
+    path, out = tmp_path / "plan.json", tmp_path / "out"
+    path.write_text(write_plan(sealed(plan.model_copy(update={"deployments": (bare,)}))))
+    found = CliRunner().invoke(optimize, [*command, str(path), "--out", str(out)])
     assert isinstance(found.exception, OptimizerError)
-    assert "training plans have none" in str(found.exception)
+    assert "no operator table" in str(found.exception)
     assert not out.exists()

@@ -17,6 +17,7 @@ from optimizer.simulate.graph.formats.as_graphml import as_graphml
 from optimizer.simulate.graph.formats.as_json import as_json
 from optimizer.simulate.graph.formats.as_svg import layers_svg, pipeline_svg
 from optimizer.simulate.graph.graph import Graph
+from optimizer.simulate.training_step import step_graph
 
 WRITERS = {"json": as_json, "graphml": as_graphml, "dot": as_dot}
 _LAYERS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
@@ -30,8 +31,16 @@ def graph_files(
         raise SpecError(
             Problem("a picture shows equal ranks as one; leave it out", key="--all-ranks")
         )
-    graph = plan_graph(plan, wanted)
-    check_graph(graph, plan)
+    trains = [number for number, each in enumerate(plan.deployments) if each.training is not None]
+    if trains:
+        if layers is not None:
+            raise SpecError(
+                Problem("belongs to serving; a training step has passes of chunks", key="--layers")
+            )
+        graph = step_graph(plan, trains[0])
+    else:
+        graph = plan_graph(plan, wanted)
+        check_graph(graph, plan)
     if layers is not None:
         graph = chosen_layers(graph, layers, len(plan.model.layer_names))
     if kind == "chakra":
