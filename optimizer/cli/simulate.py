@@ -52,16 +52,17 @@ def simulate(plan: Path, out: Path | None, as_json: bool, step: bool, **options:
     from optimizer.simulate.timeline import timelines
 
     slow, die, skew = (options.pop(name) for name in ("slow", "die", "skew"))
-    if step:
-        refuse_load(options)
     files: dict[str, str | Iterable[str]] = {}
     texts = []
     served = read_served(plan)
     for name, given in served.items():
+        stepped = step or given.deployments[0].training is not None
+        if stepped:
+            refuse_load(options)
         faults = read_slow(slow, given.cluster), read_deaths(die, given.cluster)
         conditions = Conditions(*faults, skew)
         ending = f"-{name}" if len(served) > 1 else ""
-        if step:
+        if stepped:
             runs = steps(given, conditions)
             found = steps_summary(given.name, given.hash, runs)
             files |= {f"{file}{ending}.json": text for file, text in timelines(runs).items()}

@@ -42,10 +42,12 @@ class StepRun:
 
 
 def refuse_load(options: Mapping[str, Any]) -> None:
-    """A single step has no arrivals."""
+    """A single step has no arrivals, and a training plan is run a step at a time."""
     for name in ("arrivals", "rate", "requests"):
         if options.get(name) is not None:
-            raise SpecError(Problem("belongs to a load; leave it or --step out", key=f"--{name}"))
+            raise SpecError(
+                Problem("belongs to a load; a single step has none: leave it out", key=f"--{name}")
+            )
 
 
 def steps(plan: Plan, faults: Conditions = NOTHING_WRONG) -> tuple[StepRun, ...]:

@@ -71,3 +71,12 @@ def test_a_step_is_written_as_a_graph(kind: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(optimize, ["dag", plan, "--format", kind, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert out.stat().st_size > 10_000
+
+
+def test_a_training_plan_is_simulated_by_its_step(tmp_path: Path) -> None:
+    plan = str(GOLDEN / "case-e-trained.json")
+    done = CliRunner().invoke(optimize, ["simulate", plan, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "training step of EP16-TP2-DP8" in done.output
+    refused = CliRunner().invoke(optimize, ["simulate", plan, "--arrivals", "poisson"])
+    assert "--arrivals" in str(refused.exception)
