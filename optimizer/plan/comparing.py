@@ -122,7 +122,7 @@ def headline(loser: Plan, winner: Plan) -> str:
         worse = (ours < theirs) == (mine.sense == "maximize")
         more = "less" if mine.sense == "maximize" else "more"
         fewer = "more" if mine.sense == "maximize" else "less"
-        amount = f"{change:.1%}" if change >= 5e-4 else f"{change:.1e} of it"
+        amount = f"{change:.1%}" if change >= 5e-4 else f"{100 * change:.1g}%"
         return f"{amount} {more if worse else fewer} {mine.objective}"
     broken = {
         "tokens/s": ("tokens_per_s", "fewer tokens/s"),
