@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from optimizer.cost.calibration import Calibration
 from optimizer.fleets.roles import role_workload
 from optimizer.pipeline import optimize
 from optimizer.plan import Plan
@@ -38,7 +39,9 @@ def parts_of(fleet: Fleet, choice: FleetChoice) -> list[Part]:
     return found
 
 
-def plan_of(cluster: Cluster, part: Part, gpus: Iterable[str]) -> Plan:
+def plan_of(
+    cluster: Cluster, part: Part, gpus: Iterable[str], calibration: Calibration | None = None
+) -> Plan:
     """The part as an ordinary plan on its own GPUs: every other one counts as dead there."""
     alone = cluster_of_gpus(cluster, part.use.offer.pool, set(gpus))
     layout = part.use.offer.layout.model_copy(update={"replicas": part.use.replicas})
@@ -49,7 +52,9 @@ def plan_of(cluster: Cluster, part: Part, gpus: Iterable[str]) -> Plan:
     assert workload is not None
     workload = workload.model_copy(update=load)
     strategy = f"canonical:{layout.name}"
-    return optimize(alone, part.demand.model, workload, top=1, strategy=strategy).best
+    return optimize(
+        alone, part.demand.model, workload, top=1, strategy=strategy, calibration=calibration
+    ).best
 
 
 def cluster_of_gpus(cluster: Cluster, pool: int, gpus: set[str]) -> Cluster:

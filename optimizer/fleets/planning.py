@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from optimizer.cost.calibration import Calibration
 from optimizer.errors import InfeasibleError
 from optimizer.fleets.answer import document_of
 from optimizer.fleets.parts import parts_of, plan_of
@@ -12,13 +14,27 @@ from optimizer.plan.fleet import FleetPlan
 from optimizer.search.fleet import (
     Ask,
     FleetChoice,
+    Offer,
+    PoolRoom,
     choose_fleet,
     name_gpus,
     packable,
     rooms_of,
     vectors_of,
 )
-from optimizer.spec.fleet import Demand, Fleet
+from optimizer.spec.fleet import Demand, Fleet, Role
+
+
+class Asked(NamedTuple):
+    """What a fleet's demands may be served by, in which room and at which prices an hour."""
+
+    asks: tuple[Ask, ...]
+    rooms: tuple[PoolRoom, ...]
+    prices: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+Offers = Mapping[Role, tuple[Offer, ...]]  # of one demand
 
 
 def plan_fleet(fleet: Fleet) -> FleetPlan:
@@ -26,11 +42,31 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
 
     Raises InfeasibleError with what each demand would need where they do not fit together.
     """
+    asked = asked_of(fleet, [offers_by_role(fleet, demand) for demand in fleet.demands])
+    _all_can_be_served(fleet, asked.asks)
+    choice = choose_fleet(asked.asks, asked.rooms, asked.prices, fleet.objective)
+    if choice is None:
+        raise InfeasibleError("the demands do not fit the cluster together", _alone(asked.asks))
+    notes = list(asked.notes)
+    for mode in dict.fromkeys(mode for ask in asked.asks for mode in ask.modes):
+        alone = [ask._replace(modes={mode: ask.modes.get(mode, {})}) for ask in asked.asks]
+        if len(alone) == 1 and len(asked.asks[0].modes) > 1:
+            other = choose_fleet(alone, asked.rooms, asked.prices, fleet.objective)
+            notes.append(f"{mode} alone: " + _beside(other, choice))
+    return answer_with(fleet, asked, choice, notes)
+
+
+def offers_by_role(
+    fleet: Fleet, demand: Demand, layers: int = 1, calibration: Calibration | None = None
+) -> Offers:
+    """The offers of every role that some mode of the demand has."""
+    roles = dict.fromkeys(role for mode in demand.modes for role in ROLES[mode])
+    return {role: offers_for(fleet, demand, role, layers, calibration) for role in roles}
+
+
+def asked_of(fleet: Fleet, offers: Sequence[Offers], layers: int = 1) -> Asked:
+    """Every way to serve each role of each demand that fits the pools' room alone."""
     cluster = fleet.cluster
-    offers = [
-        {role: offers_for(fleet, demand, role) for mode in demand.modes for role in ROLES[mode]}
-        for demand in fleet.demands
-    ]
     kept, notes = packable(
         cluster, [offer for own in offers for every in own.values() for offer in every]
     )
@@ -45,25 +81,32 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
                 demand.wanted_per_s,
                 fleet.max_pools,
                 partial=fleet.objective == "served",
+                layers=layers,
             )
             for role, every in own.items()
         }
         modes = {mode: {role: vectors[role] for role in ROLES[mode]} for mode in demand.modes}
         asks.append(Ask(demand.name, demand.wanted_per_s, demand.weight, modes))
-    _all_can_be_served(fleet, asks)
-    prices = [pool.gpu.price_per_hour or 0.0 for pool in cluster.pools]
-    choice = choose_fleet(asks, rooms, prices, fleet.objective)
-    if choice is None:
-        raise InfeasibleError("the demands do not fit the cluster together", _alone(asks))
-    for mode in dict.fromkeys(mode for ask in asks for mode in ask.modes):
-        alone = [ask._replace(modes={mode: ask.modes.get(mode, {})}) for ask in asks]
-        if len(asks) == 1 and len(asks[0].modes) > 1:
-            other = choose_fleet(alone, rooms, prices, fleet.objective)
-            notes.append(f"{mode} alone: " + _beside(other, choice))
+    prices = tuple(pool.gpu.price_per_hour or 0.0 for pool in cluster.pools)
+    return Asked(tuple(asks), rooms, prices, tuple(notes))
+
+
+def answer_with(
+    fleet: Fleet,
+    asked: Asked,
+    choice: FleetChoice,
+    notes: Sequence[str],
+    calibration: Calibration | None = None,
+) -> FleetPlan:
+    """A choice as a fleet's document: GPUs named, a plan of its own for every part."""
     parts = parts_of(fleet, choice)
-    gpus = name_gpus(cluster, rooms, [part.use for part in parts])
-    plans = [plan_of(cluster, part, names) for part, names in zip(parts, gpus, strict=True)]
-    return document_of(fleet, asks, choice, list(zip(parts, gpus, plans, strict=True)), notes)
+    gpus = name_gpus(fleet.cluster, asked.rooms, [part.use for part in parts])
+    plans = [
+        plan_of(fleet.cluster, part, names, calibration)
+        for part, names in zip(parts, gpus, strict=True)
+    ]
+    placed = list(zip(parts, gpus, plans, strict=True))
+    return document_of(fleet, asked.asks, choice, placed, notes)
 
 
 def _beside(other: FleetChoice | None, best: FleetChoice) -> str:

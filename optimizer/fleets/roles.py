@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.cost.calibration import Calibration
 from optimizer.cost.memory import sequence_cache_bytes
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Space, enumerate_layouts
@@ -21,7 +22,13 @@ ROLES: dict[Mode, tuple[Role, ...]] = {
 }
 
 
-def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
+def offers_for(
+    fleet: Fleet,
+    demand: Demand,
+    role: Role,
+    layers: int = 1,
+    calibration: Calibration | None = None,
+) -> tuple[Offer, ...]:
     """What one replica of the demand's model serves at most in each pool, by the room it takes.
 
     A prefill worker takes one prompt a rank at a time: what waits for it is not counted on.
@@ -36,8 +43,9 @@ def offers_for(fleet: Fleet, demand: Demand, role: Role) -> tuple[Offer, ...]:
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
     rows_of = one_at_a_time if role == "prefill" else expand
     apart = fleet.cluster.leaves_apart  # room is shared out without regard to leaves
-    found = price(apart, demand.model, workload, spaces, rows_of=rows_of)
-    return offers_of(found.candidates)
+    model = demand.model
+    found = price(apart, model, workload, spaces, rows_of=rows_of, calibration=calibration)
+    return offers_of(found.candidates, layers)
 
 
 def one_at_a_time(*asked: Any) -> Rows:

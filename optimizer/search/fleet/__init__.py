@@ -4,6 +4,7 @@ GPUs."""
 from optimizer.search.fleet.choosing import CRITERIA, FleetChoice, choose_fleet
 from optimizer.search.fleet.naming import name_gpus
 from optimizer.search.fleet.offers import Offer, offers_of
+from optimizer.search.fleet.ranking import gpus_of, rank_alone
 from optimizer.search.fleet.reach import Ask
 from optimizer.search.fleet.room import PoolRoom, packable, rooms_of
 from optimizer.search.fleet.vectors import Use, Vector, served_by, vectors_of
@@ -17,9 +18,11 @@ __all__ = [
     "Use",
     "Vector",
     "choose_fleet",
+    "gpus_of",
     "name_gpus",
     "offers_of",
     "packable",
+    "rank_alone",
     "rooms_of",
     "served_by",
     "vectors_of",

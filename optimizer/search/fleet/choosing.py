@@ -21,7 +21,7 @@ from optimizer.search.fleet.reach import (
     within_reach,
 )
 from optimizer.search.fleet.room import PoolRoom
-from optimizer.search.fleet.vectors import Vector, served_by
+from optimizer.search.fleet.vectors import Vector, layouts_of, served_by
 from optimizer.search.solver import new_solver
 from optimizer.spec.fleet import Mode, Role
 
@@ -34,11 +34,14 @@ CRITERIA: Mapping[Objective, tuple[str, ...]] = {
 SERVED_STEPS = 1_000_000  # the grid of the largest weighted demand
 
 
+Chosen = tuple[tuple[Mode, Mapping[Role, Vector]] | None, ...]  # for each demand
+
+
 class FleetChoice(NamedTuple):
     """chosen: for each demand (mode, vector of each role), or None where it is not served; value
     and bound of the deciding criterion on its integer grid."""
 
-    chosen: tuple[tuple[Mode, Mapping[Role, Vector]] | None, ...]
+    chosen: Chosen
     criterion: str
     value: int
     bound: int
@@ -52,18 +55,20 @@ def choose_fleet(
     rooms: Sequence[PoolRoom],
     prices: Sequence[float],
     objective: Objective,
+    besides: Sequence[Chosen] = (),
 ) -> FleetChoice | None:
-    """The best choice for all demands at once, or None where they do not fit together.
+    """The best choice for all demands at once, or None where they do not fit together: one that
+    differs in some mode or layout from each of `besides`.
 
     `served` may leave demands unserved or half served; the others serve every demand in full.
     """
     near = asks
     if objective != "served":
         few = [ask._replace(modes=cheapest(ask, prices, objective)) for ask in asks]
-        found = _choose(few, rooms, prices, objective, CRITERIA[objective][:1])
+        found = _choose(few, rooms, prices, objective, CRITERIA[objective][:1], besides)
         if found is not None:
             near = within_reach(asks, prices, objective, found.value)
-    choice = _choose(near, rooms, prices, objective, CRITERIA[objective])
+    choice = _choose(near, rooms, prices, objective, CRITERIA[objective], besides)
     return choice and choice._replace(combinations=combinations_of(asks))
 
 
@@ -73,6 +78,7 @@ def _choose(
     prices: Sequence[float],
     objective: Objective,
     criteria: Sequence[str],
+    besides: Sequence[Chosen],
 ) -> FleetChoice | None:
     model = cp_model.CpModel()
     picked: dict[tuple[int, Mode, Role], list[cp_model.IntVar]] = {}
@@ -92,6 +98,8 @@ def _choose(
         for variable, vector in zip(own, asks[index].modes[mode][role], strict=True)
     ]
     _limit_rooms(model, rooms, uses)
+    for other in besides:
+        _differ(model, asks, picked, other)
     terms = {
         "GPUs": [(x, cost_of(vector, prices, "gpus")) for x, vector in uses],
         "money": [(x, cost_of(vector, prices, "money")) for x, vector in uses],
@@ -131,6 +139,29 @@ def _limit_rooms(
             counts = [count for _, _, own in cut for count in own]
             each = [way[size] for _, ways, _ in cut for way in ways]
             model.add(need <= cp_model.LinearExpr.weighted_sum(counts, each))
+
+
+def _differ(
+    model: cp_model.CpModel,
+    asks: Sequence[Ask],
+    picked: Mapping[tuple[int, Mode, Role], Sequence[cp_model.IntVar]],
+    other: Chosen,
+) -> None:
+    """Not every role by the layouts that another choice serves it by, in whatever numbers."""
+    alike: list[cp_model.IntVar] = []
+    many = 0
+    for index, answer in enumerate(other):
+        for role, known in answer[1].items() if answer is not None else ():
+            assert answer is not None
+            own = picked.get((index, answer[0], role), ())
+            vectors = asks[index].modes[answer[0]][role] if own else ()
+            many += 1
+            alike += [
+                x
+                for x, vector in zip(own, vectors, strict=True)
+                if layouts_of(vector) == layouts_of(known)
+            ]
+    model.add(cp_model.LinearExpr.sum(alike) <= many - 1)
 
 
 def _served(

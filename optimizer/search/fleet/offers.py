@@ -53,9 +53,9 @@ def pieces_of(pp: int, width: int, span: int) -> Pieces:
     return tuple((size, many) for size, many in found if size and many)
 
 
-def offers_of(candidates: Candidates) -> tuple[Offer, ...]:
-    """The best offer of each pool and each way of taking room that no other beats, in a fixed
-    order.
+def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
+    """The offers of each pool that not as many as `layers` other layouts beat, in a fixed order: of
+    each way of taking room the best ones.
 
     One offer beats another of its pool where some number of its replicas fit into the other's
     pieces and serve as much, alone and in any number: whoever takes the other may take these in its
@@ -66,32 +66,42 @@ def offers_of(candidates: Candidates) -> tuple[Offer, ...]:
     able, rates = able[np.isfinite(rates)], rates[np.isfinite(rates)]
     layouts = candidates.layouts
     columns = (candidates.pool, layouts.pp, layouts.width, layouts.span)
-    keys = np.stack([np.asarray(column)[able] for column in columns])
+    degrees = (layouts.tp, layouts.cp, layouts.ep, layouts.etp)
+    keys = np.stack([np.asarray(column)[able] for column in (*columns, *degrees)])
     order = np.lexsort((able, -rates, *keys[::-1]))
     first = np.ones(len(order), dtype=bool)
     first[1:] = (np.diff(keys[:, order], axis=1) != 0).any(axis=0)
-    best: dict[tuple[int, Pieces], Offer] = {}
-    for place in order[first].tolist():
-        pool, pp, width, span = keys[:, place].tolist()
-        row = int(able[place])
-        offer = Offer(
-            pool,
-            candidates.layout(row, 1),
-            pieces_of(pp, width, span),
-            float(candidates.concurrency[row]),
-            float(candidates.latency_s[row]),
-        )
-        known = best.get((pool, offer.pieces))
-        if rates[place] > 0 and (known is None or offer.full_per_s > known.full_per_s):
-            best[pool, offer.pieces] = offer
-    return _unbeaten([best[key] for key in sorted(best)])
+    order = order[first]  # the best row of each layout and span
+    order = order[np.lexsort((able[order], -rates[order], *keys[: len(columns), order][::-1]))]
+    found: dict[tuple[int, Pieces], list[Offer]] = {}
+    for place in order[rates[order] > 0].tolist():
+        pool, pp, width, span = keys[: len(columns), place].tolist()
+        row, pieces = int(able[place]), pieces_of(pp, width, span)
+        slots, request_s = candidates.concurrency[row], candidates.latency_s[row]
+        layout = candidates.layout(row, 1)
+        offer = Offer(pool, layout, pieces, float(slots), float(request_s))
+        found.setdefault((pool, pieces), []).append(offer)
+    return _unbeaten(
+        [offer for key in sorted(found) for offer in _best(found[key], layers)], layers
+    )
 
 
-def _unbeaten(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+def _best(offers: Sequence[Offer], layers: int) -> list[Offer]:
+    """The best offer of each of the best layouts that take room in one way."""
+    best: dict[ParallelLayout, Offer] = {}
+    for offer in sorted(offers, key=lambda each: -each.full_per_s):
+        best.setdefault(offer.layout, offer)
+    return list(best.values())[:layers]
+
+
+def _unbeaten(offers: Sequence[Offer], layers: int) -> tuple[Offer, ...]:
     """Small offers first: what beats an offer is no larger."""
     kept: list[Offer] = []
     for offer in sorted(offers, key=lambda each: (each.pool, each.gpus, -each.full_per_s)):
-        if not any(other.pool == offer.pool and _beats(other, offer) for other in kept):
+        beaten_by = {
+            other.layout for other in kept if other.pool == offer.pool and _beats(other, offer)
+        }
+        if len(beaten_by) < layers and offer.layout not in beaten_by:
             kept.append(offer)
     return tuple(kept)
 
