@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from optimizer.cost.calibration import Calibration
+from optimizer.cost.serving import peak
 from optimizer.fleets.roles import role_workload
 from optimizer.pipeline import optimize
 from optimizer.plan import Plan
@@ -42,19 +45,28 @@ def parts_of(fleet: Fleet, choice: FleetChoice) -> list[Part]:
 def plan_of(
     cluster: Cluster, part: Part, gpus: Iterable[str], calibration: Calibration | None = None
 ) -> Plan:
-    """The part as an ordinary plan on its own GPUs: every other one counts as dead there."""
+    """The part as an ordinary plan on its own GPUs: every other one counts as dead there. Prefill
+    queues no more prompts than its share needs."""
     alone = cluster_of_gpus(cluster, part.use.offer.pool, set(gpus))
     layout = part.use.offer.layout.model_copy(update={"replicas": part.use.replicas})
-    load: dict[str, Any] = {"request_rate": part.share_per_s}
-    if part.role == "prefill":
-        load = {"concurrency": layout.dp * layout.replicas}
     workload = role_workload(cluster, part.demand, part.role)
     assert workload is not None
-    workload = workload.model_copy(update=load)
-    strategy = f"canonical:{layout.name}"
-    return optimize(
-        alone, part.demand.model, workload, top=1, strategy=strategy, calibration=calibration
-    ).best
+
+    def under(**load: float) -> Plan:
+        given = workload.model_copy(update=load)
+        name = f"canonical:{layout.name}"
+        model = part.demand.model
+        return optimize(alone, model, given, top=1, strategy=name, calibration=calibration).best
+
+    if part.role != "prefill":
+        return under(request_rate=part.share_per_s)
+    ranks, most = layout.dp * layout.replicas, round(part.use.offer.slots) * layout.replicas
+    for slots in range(ranks, most, ranks):
+        plan = under(concurrency=slots)
+        in_flight = part.share_per_s * plan.predictions["request_s"].value
+        if float(peak(np.array(in_flight))) <= slots:
+            return plan
+    return under(concurrency=most)
 
 
 def cluster_of_gpus(cluster: Cluster, pool: int, gpus: set[str]) -> Cluster:

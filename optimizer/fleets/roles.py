@@ -21,6 +21,8 @@ ROLES: dict[Mode, tuple[Role, ...]] = {
     "disaggregated": ("prefill", "decode"),
 }
 
+MAX_PROMPTS = 8  # that run or wait on one rank of a prefill worker
+
 
 def offers_for(
     fleet: Fleet,
@@ -31,7 +33,9 @@ def offers_for(
 ) -> tuple[Offer, ...]:
     """What one replica of the demand's model serves at most in each pool, by the room it takes.
 
-    A prefill worker takes one prompt a rank at a time: what waits for it is not counted on.
+    The prompts on a rank of a prefill worker are computed one after the other, and each is said to
+    wait for all of them: up to MAX_PROMPTS queue where the limit on the time to first token lets
+    them. Short prompts are not computed together, which would read weights less often.
     """
     workload = role_workload(fleet.cluster, demand, role)
     if workload is None:
@@ -41,17 +45,19 @@ def offers_for(
         space = enumerate_layouts(fleet.cluster, pool, demand.model, workload)
         small = space.layouts.gpus_per_replica <= fleet.max_replica_gpus
         spaces.append(Space(space.layouts.take(small), space.enumerated, space.removed))
-    rows_of = one_at_a_time if role == "prefill" else expand
+    rows_of = short_queues if role == "prefill" else expand
     apart = fleet.cluster.leaves_apart  # room is shared out without regard to leaves
     model = demand.model
     found = price(apart, model, workload, spaces, rows_of=rows_of, calibration=calibration)
     return offers_of(found.candidates, layers)
 
 
-def one_at_a_time(*asked: Any) -> Rows:
-    """The rows of a space in which every rank holds one request."""
+def short_queues(*asked: Any) -> Rows:
+    """The rows of a space that hold few prompts a rank, and one where ranks are pipelines: whether
+    prompts overlap there is up to the engine's scheduler."""
     rows = expand(*asked)
-    return rows.take(rows.sequences == 1)
+    most = np.where(asked[0].pp[rows.layout] == 1, MAX_PROMPTS, 1)
+    return rows.take(rows.sequences <= most)
 
 
 def role_workload(cluster: Cluster, demand: Demand, role: Role) -> ServingWorkload | None:

@@ -144,7 +144,7 @@ def apart(document: Json) -> Iterator[Outcome]:
         for part, plan in own:
             if part["role"] == "prefill":
                 in_flight = part["share_per_s"] * plan["predictions"]["request_s"]["value"]
-                slots = part["replicas"] * plan["deployments"][0]["layout"]["dp"]
+                slots = plan["deployments"][0]["batch"]["concurrency"]
                 what = f"{served['demand']}: prompts in flight at a peak"
                 yield at_most(what, peak(in_flight) * SHORT, slots)
                 what = f"{served['demand']}: tokens of prefill"
