@@ -8,6 +8,7 @@ from functools import cached_property
 
 from optimizer.audit.claim import Claim
 from optimizer.audit.finding import Phase
+from optimizer.audit.phases import OUTPUT, PHASES, SOFTWARE, Load, batch_of, freed, workload_in
 from optimizer.errors import InfeasibleError
 from optimizer.layout import ParallelLayout, Reading
 from optimizer.pipeline import optimize, readings
@@ -15,14 +16,7 @@ from optimizer.plan import Plan
 from optimizer.spec.cluster import Cluster, Gpu
 from optimizer.spec.frozen import Assumption
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload
-
-OUTPUT = Assumption(
-    key="output_len",
-    value="128",
-    why="the report leaves the phase open; serving is judged with so many output tokens a request",
-)
-PHASES: tuple[Phase, ...] = ("forward", "serving", "training")
+from optimizer.spec.workload import ForwardWorkload
 
 
 @dataclass(frozen=True)
@@ -32,14 +26,16 @@ class Case:
     name: str
     cluster: Cluster
     model: ModelSpec
-    workload: ForwardWorkload | ServingWorkload
+    workload: Load
     phase: Phase | None
     strategy: str
     claims: tuple[Claim, ...] = ()
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
-        return readings(self.cluster, self.model, self.strategy)
+        """Training counts replicas as data parallelism."""
+        load = workload_in("training", self.workload) if self.phase == "training" else None
+        return readings(self.cluster, self.model, self.strategy, load)
 
     @property
     def layout(self) -> ParallelLayout:
@@ -57,61 +53,43 @@ class Case:
 
     @property
     def batch(self) -> int:
-        """Sequences of one pass, or requests in flight."""
-        if isinstance(self.workload, ForwardWorkload):
-            return self.workload.batch
-        return self.workload.concurrency or 1
+        """Sequences of one pass or step, or requests in flight."""
+        return batch_of(self.workload).sequences
 
     @property
     def seq_len(self) -> int:
-        if isinstance(self.workload, ForwardWorkload):
-            return self.workload.seq_len
-        return self.workload.input_len
+        return batch_of(self.workload).tokens
 
     def with_strategy(self, strategy: str | None) -> Case:
-        return self if strategy is None else replace(self, strategy=strategy)
-
-    def workload_of(self, phase: Phase) -> ForwardWorkload | ServingWorkload:
-        """The workload in a phase; the batch is served as so many requests in flight."""
-        forward = isinstance(self.workload, ForwardWorkload)
-        if forward == (phase == "forward"):
-            return self.workload
-        engine, margin = self.workload.engine, self.workload.memory_margin
-        if phase == "forward":
-            return ForwardWorkload(
-                engine=engine, memory_margin=margin, batch=self.batch, seq_len=self.seq_len
-            )
-        return ServingWorkload(
-            engine=engine,
-            memory_margin=margin,
-            input_len=self.seq_len,
-            output_len=int(OUTPUT.value),
-            concurrency=self.batch,
-        )
+        if strategy is None or strategy == self.strategy:
+            return self
+        return replace(self, strategy=strategy)
 
     @cached_property
     def outcomes(self) -> dict[Phase, Plan | InfeasibleError]:
-        """The strategy planned in each phase of inference, or why it cannot run."""
-        found: dict[Phase, Plan | InfeasibleError] = {}
-        for phase in self.phases:
-            if phase != "training":
-                found[phase] = self._outcome(phase, self.strategy)
-        return found
+        """The strategy planned in each phase, or why it cannot run."""
+        return {phase: self._outcome(phase, self.strategy) for phase in self.phases}
 
     @cached_property
     def best(self) -> dict[Phase, Plan | InfeasibleError]:
-        """The best plan for the same job in each phase of inference."""
-        return {phase: self._outcome(phase, None) for phase in self.outcomes}
+        """The best plan for the same job in each phase."""
+        return {phase: self._outcome(phase, None) for phase in self.phases}
 
     @cached_property
     def plans(self) -> dict[Phase, Plan]:
-        """The strategy's plans in the phases of inference where it runs."""
+        """The strategy's plans in the phases where it runs."""
         return {phase: plan for phase, plan in self.outcomes.items() if isinstance(plan, Plan)}
 
+    @property
+    def inference(self) -> dict[Phase, Plan]:
+        """The plans that keep nothing for a backward pass."""
+        return {phase: plan for phase, plan in self.plans.items() if phase != "training"}
+
     def _outcome(self, phase: Phase, strategy: str | None) -> Plan | InfeasibleError:
-        workload = self.workload_of(phase)
+        workload = workload_in(phase, self.workload)
+        load = freed(workload) if strategy is None else workload
         try:
-            return optimize(self.cluster, self.model, workload, strategy=strategy, top=1).best
+            return optimize(self.cluster, self.model, load, strategy=strategy, top=1).best
         except InfeasibleError as error:
             return error
 
@@ -122,6 +100,8 @@ class Case:
         found = [row for spec in stated for row in spec.assumptions]
         if self.phase is None and isinstance(self.workload, ForwardWorkload):
             found.append(OUTPUT)
+        if self.phase == "training":
+            found.append(SOFTWARE)
         return tuple(found)
 
     def assumed(self, *keys: str) -> tuple[str, ...]:

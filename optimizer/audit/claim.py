@@ -26,6 +26,8 @@ from optimizer.audit.terms import figure_of
 from optimizer.spec.frozen import Count, Frozen, Name
 
 Value = Annotated[str, Field(min_length=1, max_length=60)]
+RATES = ("throughput", "compute_rate")  # whose units may end in /GPU; compute is of one GPU anyway
+PER_GPU = "per GPU"  # the component of a rate over all GPUs
 Comparison = Literal["equal", "above", "below", "not"]
 Text = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -69,11 +71,20 @@ class Claim(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _written_together(cls, data: Any) -> Any:
-        """Reads `value: 57.17 MB` too."""
-        if isinstance(data, dict) and isinstance(data.get("value"), str) and not data.get("unit"):
+        """Reads `value: 57.17 MB` too, and `3,210 tokens/s/GPU` as a rate per GPU."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for key in ("value", "unit"):
+            text = data.get(key)
+            if data.get("quantity") in RATES and isinstance(text, str) and text.endswith("/GPU"):
+                data[key] = text.removesuffix("/GPU")
+                if data["quantity"] == "throughput":
+                    data.setdefault("component", PER_GPU)
+        if isinstance(data.get("value"), str) and not data.get("unit"):
             found = figure_of(data["value"])
             if found is not None:
-                return {**data, "value": found[0], "unit": found[1]}
+                data["value"], data["unit"] = found
         return data
 
     @property

@@ -11,27 +11,15 @@ from itertools import combinations, product
 
 from optimizer.audit.amounts import UNITS, show
 from optimizer.audit.case import Case
-from optimizer.audit.claim import Claim
-from optimizer.audit.finding import Finding
-from optimizer.audit.own_figures import Told, ratios, terms_of
-from optimizer.audit.quantities.rates import bubble
+from optimizer.audit.claim import PER_GPU, Claim
+from optimizer.audit.finding import Finding, contradiction
+from optimizer.audit.own_figures import Told, in_si, ratios, terms_of
+from optimizer.audit.quantities.steps import bubble
+from optimizer.audit.step_contradictions import share_against_rate, step_against_rate
 
 Report = tuple[Case, Sequence[Told]]
 
 ALIKE = 0.05  # relative difference that rounding of two printed figures may explain
-
-
-def _contradiction(case: str, claim: str, arithmetic: str) -> Finding:
-    return Finding(
-        case=case, claim=claim, quantity="contradiction", verdict="refuted", arithmetic=arithmetic
-    )
-
-
-def _si(claim: Claim) -> float:
-    """A claim's figure in SI, its unit at its word."""
-    assert claim.figure is not None
-    assert claim.unit is not None
-    return float(claim.figure.value) * UNITS[claim.unit].scales[0].size
 
 
 def _with_figure(judged: Sequence[Told], *quantities: str) -> list[Told]:
@@ -50,18 +38,18 @@ def components_against_total(case: Case, judged: Sequence[Told]) -> Iterator[Fin
         if len(parts) < 2:
             continue
         text = " + ".join(f"{part.claim.value} {part.claim.unit}" for part in parts)
-        total = sum(_si(part.claim) for part in parts)
+        total = sum(in_si(part.claim) for part in parts)
         room = sum(_rounding(part.claim) for part in (*parts, told))
-        if abs(total - _si(told.claim)) > room * 1.000001:
+        if abs(total - in_si(told.claim)) > room * 1.000001:
             unit = UNITS[str(told.claim.unit)].scales[0].size
-            yield _contradiction(
+            yield contradiction(
                 case.name,
                 f"components against total: {told.claim.claim}",
                 f"{text} = {total / unit:.6g} {told.claim.unit}, not {told.claim.value}",
             )
         read = [{hit.unit_reading for hit in part.hits} for part in parts if part.hits]
         if len(read) > 1 and not set.intersection(*read):
-            yield _contradiction(
+            yield contradiction(
                 case.name,
                 f"one sum in two units: {told.claim.claim}",
                 f"{text}: {'; '.join(_unit_used(part) for part in parts if part.hits)}; figures in "
@@ -81,7 +69,7 @@ def _as_read(told: Told) -> float:
     unit = UNITS[str(told.claim.unit)]
     read = told.hits[0].unit_reading if told.hits else ""
     sizes = {scale.reading: scale.size for scale in unit.scales}
-    return _si(told.claim) / unit.scales[0].size * sizes.get(read, unit.scales[0].size)
+    return in_si(told.claim) / unit.scales[0].size * sizes.get(read, unit.scales[0].size)
 
 
 def _unit_used(told: Told) -> str:
@@ -94,11 +82,11 @@ def _unit_used(told: Told) -> str:
 def ratio_against_terms(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
     """A share is the quotient of the two figures that it is said to be of."""
     known = {told.claim.id: told for told in judged if told.claim.id}
-    for told in _with_figure(judged, "share_of_capacity", "utilisation", "ratio"):
+    for told in _with_figure(judged, "share_of_capacity", "utilisation", "mfu", "ratio"):
         found = ratios(told.claim, known)
         units = {each.labels[1:] for each in found}
         if found and not any(hit.derived.labels[1:] in units for hit in told.hits):
-            yield _contradiction(
+            yield contradiction(
                 case.name,
                 f"ratio against its terms: {told.claim.claim}",
                 f"{found[0].arithmetic}, not {told.claim.value} {told.claim.unit}, "
@@ -110,15 +98,20 @@ def tokens_in_flight(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
     """Throughput x latency is what is in flight (Little, 1961): one token a request at most, or all
     tokens of a pass. Less is no contradiction: requests also wait and are read in."""
     whole_pass = case.batch * case.seq_len
+    if case.phase == "training":
+        return  # step_against_rate says it
     for rate in _with_figure(judged, "throughput"):
         for delay in _with_figure(judged, "latency"):
-            flight = _si(rate.claim) * _si(delay.claim)
+            gpus = case.layout.gpus if rate.claim.component == PER_GPU else 1
+            times = f" x {gpus} GPUs" if gpus > 1 else ""
+            flight = in_si(rate.claim) * gpus * in_si(delay.claim)
+            wait = f"{delay.claim.value} {delay.claim.unit}"
             passes = case.phase != "serving" and abs(flight / whole_pass - 1) <= ALIKE
             if flight > (1 + ALIKE) * case.batch and not passes:
-                yield _contradiction(
+                yield contradiction(
                     case.name,
                     f"throughput x latency: {rate.claim.claim}; {delay.claim.claim}",
-                    f"{rate.claim.value} tokens/s x {delay.claim.value} {delay.claim.unit} = "
+                    f"{rate.claim.value} tokens/s{times} x {wait} = "
                     f"{flight:,.0f} tokens in flight (Little's law); the batch is {case.batch}",
                 )
 
@@ -128,7 +121,8 @@ def throughput_turned_over(case: Case, judged: Sequence[Told]) -> Iterator[Findi
     for rate in _with_figure(judged, "throughput"):
         for delay in _with_figure(judged, "latency"):
             figure = delay.claim.figure
-            if figure is None or not _si(rate.claim) or case.batch == 1:
+            per_second = in_si(rate.claim)
+            if figure is None or not per_second or rate.claim.component or case.batch == 1:
                 continue
             size = UNITS[str(delay.claim.unit)].scales[0].size
             for factor, slip in (
@@ -136,26 +130,27 @@ def throughput_turned_over(case: Case, judged: Sequence[Told]) -> Iterator[Findi
                 (1e3, ", a thousand times less"),
                 (1e-3, ", a thousand times more"),
             ):
-                if figure.shows(factor / _si(rate.claim) / size):
-                    yield _contradiction(
+                if figure.shows(factor / per_second / size):
+                    yield contradiction(
                         case.name,
                         f"a latency that is a throughput turned over: {delay.claim.claim}",
-                        f"1 / {rate.claim.value} tokens/s = {1e6 / _si(rate.claim):.4g} us, not "
+                        f"1 / {rate.claim.value} tokens/s = {1e6 / per_second:.4g} us, not "
                         f"{delay.claim.value} {delay.claim.unit}: the unit is off by a thousand"
                         if slip
-                        else f"1 / {rate.claim.value} tokens/s = {1e6 / _si(rate.claim):.4g} us is "
+                        else f"1 / {rate.claim.value} tokens/s = {1e6 / per_second:.4g} us is "
                         "the time between two tokens of all requests",
                     )
 
 
 def pipeline_bubble(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
-    """No stage works while a pipeline fills and drains; a served one need not drain."""
-    if case.phase == "serving":
+    """No stage works while a pipeline fills and drains; a served one need not drain, and a
+    zero-bubble schedule fills the time with weight gradients."""
+    if case.phase == "serving" or "zero_bubble" in getattr(case.workload, "schedules", ()):
         return
     share, text = bubble(case)
-    for told in _with_figure(judged, "utilisation"):
-        if told.claim.comparison in ("equal", "above") and _si(told.claim) > share:
-            yield _contradiction(
+    for told in _with_figure(judged, "utilisation", "mfu"):
+        if told.claim.comparison in ("equal", "above") and in_si(told.claim) > share:
+            yield contradiction(
                 case.name,
                 f"pipeline bubble against utilisation: {told.claim.claim}",
                 f"{text}, less than {told.claim.value} {told.claim.unit}",
@@ -176,7 +171,7 @@ def two_readings_of_one_figure(case: Case, judged: Sequence[Told]) -> Iterator[F
         ]
         read = [_units_read(told, texts) for told in (first, second)]
         if all(read) and not read[0] & read[1]:
-            yield _contradiction(
+            yield contradiction(
                 case.name,
                 f"one figure read in two ways: {first.claim.claim}; {second.claim.claim}",
                 " but ".join(
@@ -214,8 +209,8 @@ def reports_of_one_plan(reports: Sequence[Report]) -> Iterator[Finding]:
                 continue
             if mine.confirmed and theirs.confirmed:
                 continue
-            ratio = max(_si(one), _si(other)) / max(min(_si(one), _si(other)), 1e-300)
-            yield _contradiction(
+            ratio = max(in_si(one), in_si(other)) / max(min(in_si(one), in_si(other)), 1e-300)
+            yield contradiction(
                 f"{first.name}, {second.name}",
                 f"two reports of one plan: {_what(one)}",
                 f"{first.name}: {one.value} {one.unit} ({one.claim}); {second.name}: "
@@ -264,5 +259,7 @@ CASE_CHECKS: tuple[Callable[[Case, Sequence[Told]], Iterator[Finding]], ...] = (
     throughput_turned_over,
     pipeline_bubble,
     two_readings_of_one_figure,
+    step_against_rate,
+    share_against_rate,
 )
 REPORT_CHECKS: tuple[Callable[[Sequence[Report]], Iterator[Finding]], ...] = (reports_of_one_plan,)

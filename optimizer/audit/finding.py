@@ -43,6 +43,13 @@ class Finding(Frozen):
     assumptions: tuple[str, ...] = ()  # what the derived value rests on and nobody stated
 
 
+def contradiction(case: str, claim: str, arithmetic: str) -> Finding:
+    """Claims that cannot hold together."""
+    return Finding(
+        case=case, claim=claim, quantity="contradiction", verdict="refuted", arithmetic=arithmetic
+    )
+
+
 class Readiness(Frozen):
     """Whether a strategy can run in a phase; `limits` are those in the way, with two numbers."""
 
@@ -72,6 +79,7 @@ class BetterPlan(Frozen):
     phase: Phase
     claimed_plan: str  # the strategy as planned, "" where it cannot run
     plan: str
+    times: Annotated[float, Field(allow_inf_nan=False)] | None = None  # tokens/s over the claimed
     comparison: str
 
 

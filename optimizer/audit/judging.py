@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 
 from optimizer.audit.amounts import NATURAL, UNITS, Printed, Scale
 from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim, Comparison
 from optimizer.audit.deriving import Answer, Derived
 from optimizer.audit.finding import Finding, Verdict
-from optimizer.audit.own_figures import OWN, Hit, Told
+from optimizer.audit.own_figures import OWN, Hit, Told, in_si
 from optimizer.audit.quantities import QUANTITIES, Quantity
 from optimizer.errors import InfeasibleError
 
@@ -24,7 +25,7 @@ def judge(case: Case, claim: Claim, told: Mapping[str, Told]) -> tuple[Finding, 
     case = case.with_strategy(claim.strategy)
     answer = quantity.derive(case, claim, told)
     admitted = [each for each in answer.derived if each.holds and _pinned(claim, each)]
-    hits = sorted(_hits(claim, answer.derived), key=_distance)
+    hits = sorted(_hits(claim, answer.derived), key=partial(_distance, claim))
     good = [hit for hit in hits if hit.derived in admitted and _unit_pinned(claim, hit)]
     if _by_chance(hits, good):
         good = []
@@ -130,10 +131,13 @@ def _by_chance(hits: Sequence[Hit], good: Sequence[Hit]) -> bool:
     return wrong and all(hit.derived.low is not None for hit in good)
 
 
-def _distance(hit: Hit) -> tuple[bool, int]:
-    """Departures from the claim's word; that a figure follows from others explains it last."""
-    own = OWN in hit.derived.labels
-    return own, len(hit.derived.departures) + bool(hit.unit_reading)
+def _distance(claim: Claim, hit: Hit) -> tuple[bool, int, float]:
+    """Departures from the claim's word; that a figure follows from others explains it last. Of
+    predictions in whose intervals it lies the nearest comes first."""
+    derived, apart = hit.derived, 0.0
+    if derived.low is not None and not isinstance(derived.value, str) and claim.figure:
+        apart = abs(derived.value - in_si(claim))
+    return OWN in derived.labels, len(derived.departures) + bool(hit.unit_reading), apart
 
 
 def _pinned(claim: Claim, derived: Derived) -> bool:

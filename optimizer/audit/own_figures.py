@@ -47,6 +47,13 @@ class Term(NamedTuple):
     refuted: bool
 
 
+def in_si(claim: Claim) -> float:
+    """A claim's figure in SI, its unit at its word."""
+    assert claim.figure is not None
+    assert claim.unit is not None
+    return float(claim.figure.value) * UNITS[claim.unit].scales[0].size
+
+
 def terms_of(claim: Claim, told: Mapping[str, Told]) -> list[Term]:
     """The terms that a claim names, earlier claims among them."""
     found = []

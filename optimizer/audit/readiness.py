@@ -5,41 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from optimizer.audit.case import Case
-from optimizer.audit.finding import Readiness
+from optimizer.audit.finding import Phase, Readiness
 from optimizer.audit.training import training_memory
 from optimizer.errors import InfeasibleError
+from optimizer.plan import Plan
+from optimizer.spec.workload import TrainingWorkload
 
 
 def readiness(case: Case) -> tuple[Readiness, ...]:
-    """A verdict for each phase that the report leaves open; training in each of its readings."""
-    found = [*_inference(case)]
-    if "training" in case.phases:
-        found += _training(case)
+    """A verdict for each phase that the report leaves open; where it does not say how a step is
+    run, training in each of its readings."""
+    found: list[Readiness] = []
+    for phase, outcome in case.outcomes.items():
+        if phase == "training" and not isinstance(case.workload, TrainingWorkload):
+            found += _readings(case)
+        else:
+            found.append(_planned(case, phase, outcome))
     return tuple(found)
 
 
-def _inference(case: Case) -> Iterator[Readiness]:
-    for phase, outcome in case.outcomes.items():
-        if isinstance(outcome, InfeasibleError):
-            yield Readiness(
-                case=case.name,
-                strategy=case.strategy,
-                phase=phase,
-                ready=False,
-                limits=outcome.reasons or (str(outcome),),
-            )
-            continue
-        memory = outcome.deployment.memory
-        text = (
-            f"{memory.fullest_bytes / 1e9:.4g} GB of {memory.limit_bytes / 1e9:.4g} GB a GPU, "
-            f"{outcome.deployment.gpus} of {case.cluster.num_live_gpus} GPUs"
-        )
-        yield Readiness(
-            case=case.name, strategy=case.strategy, phase=phase, ready=True, arithmetic=text
-        )
+def _planned(case: Case, phase: Phase, outcome: Plan | InfeasibleError) -> Readiness:
+    row = {"case": case.name, "strategy": case.strategy, "phase": phase}
+    if isinstance(outcome, InfeasibleError):
+        limits = outcome.reasons or (str(outcome),)
+        return Readiness.model_validate({**row, "ready": False, "limits": limits})
+    memory = outcome.deployment.memory
+    text = (
+        f"{memory.fullest_bytes / 1e9:.4g} GB of {memory.limit_bytes / 1e9:.4g} GB a GPU, "
+        f"{outcome.deployment.gpus} of {case.cluster.num_live_gpus} GPUs"
+    )
+    return Readiness.model_validate({**row, "ready": True, "arithmetic": text})
 
 
-def _training(case: Case) -> Iterator[Readiness]:
+def _readings(case: Case) -> Iterator[Readiness]:
     there, limit = case.cluster.num_live_gpus, case.gpu.memory_bytes
     limit *= 1 - case.workload.memory_margin
     found = list(training_memory(case))

@@ -10,6 +10,7 @@ from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim, ClaimsFile
 from optimizer.audit.finding import Phase
 from optimizer.audit.judging import unit_labels
+from optimizer.audit.phases import Load
 from optimizer.audit.quantities import QUANTITIES, Quantity
 from optimizer.audit.terms import figure_of
 from optimizer.errors import Problem, SpecError
@@ -21,7 +22,7 @@ from optimizer.spec.files import read_document
 from optimizer.spec.presets import locate
 from optimizer.spec.reading import ModelInput, read_cluster, read_model, read_workload
 from optimizer.spec.wording import nearest
-from optimizer.spec.workload import ForwardWorkload, ServingWorkload, TrainingWorkload
+from optimizer.spec.workload import TrainingWorkload
 
 
 def read_cases(sources: Sequence[str | Path]) -> list[Case]:
@@ -63,6 +64,7 @@ def _case(draft: Draft, document: Document, spec: ClaimsFile) -> Case:
     if draft.problems or strategy is None:
         raise SpecError(*draft.problems)
     phase: Phase | None = None if spec.phase == "not stated" else spec.phase
+    phase = "training" if isinstance(workload, TrainingWorkload) else phase
     case = Case(spec.case, cluster, found.model, workload, phase, strategy, spec.claims)
     for index, claim in enumerate(spec.claims):
         _check_readings(draft, case, ("claims", index, "reading"), claim)
@@ -71,9 +73,7 @@ def _case(draft: Draft, document: Document, spec: ClaimsFile) -> Case:
     return case
 
 
-def _specs(
-    draft: Draft, document: Document, spec: ClaimsFile
-) -> tuple[Cluster, ModelInput, ForwardWorkload | ServingWorkload]:
+def _specs(draft: Draft, document: Document, spec: ClaimsFile) -> tuple[Cluster, ModelInput, Load]:
     """What the file names; a name that leads nowhere is a problem of its own key."""
     cluster = found = workload = None
     try:
@@ -85,8 +85,9 @@ def _specs(
         workload = read_workload(document.under("workload") or found.workload)
     except SpecError as error:
         _attribute(draft, "model", error)
-    if isinstance(workload, TrainingWorkload):
-        draft.problem(("workload",), "trains; reports of inference are audited")
+    trains = isinstance(workload, TrainingWorkload)
+    if workload is not None and trains and spec.phase not in ("training", "not stated"):
+        draft.problem(("phase",), f"is {spec.phase}, but the workload trains; write training")
         workload = None
     if cluster is None or found is None or workload is None:
         raise SpecError(*draft.problems)

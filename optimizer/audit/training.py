@@ -1,4 +1,4 @@
-"""Training memory of a layout, for reports of training and those that leave the phase open."""
+"""Bytes of a training step, for reports of training and those that leave the phase open."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from math import ceil
 
 from optimizer.audit.amounts import show
+from optimizer.audit.better import said
 from optimizer.audit.case import Case
 from optimizer.audit.deriving import Derived
 from optimizer.cost.training import (
     MODULES,
+    SHARDINGS,
     Job,
     Software,
     TrainingLayouts,
@@ -17,23 +19,24 @@ from optimizer.cost.training import (
     price,
     rates_of,
 )
+from optimizer.plan import Plan
+from optimizer.spec.workload import TrainingWorkload
 
 HELD = "every layer's activations kept"
 SCORES = "every layer's activations and attention scores kept"
 RECOMPUTED = "full recompute"
 WHOLE_BATCH = "every GPU runs the whole batch"
 KEPT = (HELD, SCORES, RECOMPUTED)
+MEAN = "in the mean over the stages"
+WEIGHT_BYTES, GRADIENT_BYTES = 2, 4  # a parameter: bf16; fp32, whole on each rank
 STATES = ("weights_and_gradients", "optimizer")
 
 
 def training_memory(case: Case) -> Iterator[Derived]:
     """Bytes of the fullest GPU: the batch shared by the attention ranks or whole on each, scores
-    kept or not, everything recomputed or nothing. One micro-batch where there is no pipeline."""
-    layout = case.layout
-    ranks = layout.dp * layout.replicas
-    shares = [(WHOLE_BATCH, case.batch)]
-    if ranks > 1:
-        shares.insert(0, (f"the batch shared by {ranks} ranks", ceil(case.batch / ranks)))
+    kept or not, everything recomputed or nothing. One micro-batch where there is no pipeline and
+    the report states none."""
+    shares, trains = _shares(case), isinstance(case.workload, TrainingWorkload)
     for where, sequences in shares:
         for kept in KEPT:
             parts = training_bytes(case, sequences, kept)
@@ -49,8 +52,19 @@ def training_memory(case: Case) -> Iterator[Derived]:
                 total,
                 f"training, {where}, {kept}: {written} = {show(total, 'bytes')}",
                 labels,
-                departs if case.phase else labels,
+                departs if case.phase and not trains else labels,
             )
+
+
+def _shares(case: Case) -> list[tuple[str, int]]:
+    """Sequences of a rank in a step, and how they come about."""
+    ranks = case.layout.dp * case.layout.replicas
+    each = ceil(case.batch / ranks)
+    if isinstance(case.workload, TrainingWorkload):
+        micro = case.workload.micro_batch or 1
+        return [(f"{each} sequences of a rank in micro-batches of {micro}", each)]
+    shared = [(f"the batch shared by {ranks} ranks", each)] if ranks > 1 else []
+    return [*shared, (WHOLE_BATCH, case.batch)]
 
 
 def training_bytes(case: Case, sequences: int, kept: str) -> dict[str, float]:
@@ -58,7 +72,11 @@ def training_bytes(case: Case, sequences: int, kept: str) -> dict[str, float]:
     the data-parallel ranks of what they share."""
     layout, pool = case.layout, case.cluster.pools[0]
     calibration = load_training_calibration()
-    pipelined = layout.pp > 1
+    micro_batch, sharding = 1 if layout.pp > 1 else sequences, "optimizer"
+    if isinstance(case.workload, TrainingWorkload):
+        micro_batch = min(case.workload.micro_batch or 1, sequences)
+        stated = case.workload.sharding
+        sharding = stated[0] if len(stated) == 1 and stated[0] in SHARDINGS else sharding
     columns = TrainingLayouts.of(
         pool.nvlink_domain or pool.gpus_per_node,
         tp=layout.tp,
@@ -68,8 +86,9 @@ def training_bytes(case: Case, sequences: int, kept: str) -> dict[str, float]:
         vp=layout.vp,
         ep=layout.ep,
         etp=layout.etp,
-        micro_batch=1 if pipelined else sequences,
-        micro_batches=sequences if pipelined else 1,
+        micro_batch=micro_batch,
+        micro_batches=sequences // micro_batch,
+        sharding=SHARDINGS[sharding],
         recompute=MODULES["full"] if kept == RECOMPUTED else 0,
     )
     rates = rates_of(calibration.values(), pool, Software(flash=kept != SCORES))
@@ -77,3 +96,40 @@ def training_bytes(case: Case, sequences: int, kept: str) -> dict[str, float]:
     memory = price(case.model, columns, rates, job).memory
     parts = {name: float(size[0]) for name, size in memory.fullest.parts.items()}
     return {**parts, "context": float(memory.needed[0]) - sum(parts.values())}
+
+
+def trained_bytes(case: Case, plan: Plan, component: str) -> Iterator[Derived]:
+    """A component on the fullest GPU of the strategy as planned. Sums that rest on what the
+    framework keeps of its own have the interval of the prediction; states follow from counts."""
+    assert plan.deployment.training is not None
+    memory, known = plan.deployment.memory, plan.predictions["memory_bytes"]
+    parts = memory.stages[memory.fullest_stage].components
+    sharded = plan.deployment.training.sharding in ("parameters", "hybrid")
+    each = WEIGHT_BYTES + (WEIGHT_BYTES if sharded else GRADIENT_BYTES)
+    states, low, high = parts["weights and gradients"], None, None
+    if component in ("weights", "gradients"):
+        size = WEIGHT_BYTES if component == "weights" else each - WEIGHT_BYTES
+        amount = states * size / each
+        text = f"{size} of the {each} B a parameter in {show(states, 'bytes')}"
+    elif component == "optimizer state":
+        amount, text = parts[component], "32-bit weights and two moments, 12 B a parameter, shared"
+    elif component in ("total", "activations"):
+        amount = known.value if component == "total" else parts[component]
+        low, high = (amount * end / known.value for end in (known.low, known.high))
+        text = "kept for the way back by the micro-batches in flight"
+        if component == "total":
+            text = " + ".join(f"{name} {size / 1e9:.4g} GB" for name, size in parts.items() if size)
+    else:
+        return
+    head = f"training, planned as {said(plan)}: "
+    text = f"{head}{text} = {show(amount, 'bytes')}"
+    if low is not None and high is not None:
+        text += f" ({show(low, 'bytes')} to {show(high, 'bytes')})"
+    departs = () if case.phase else ("training",)
+    yield Derived(amount, text, ("training", "as planned"), departs, True, low, high)
+    if low is None and len(memory.stages) > 1:  # states are often counted as parameters / GPUs
+        name = "optimizer state" if component == "optimizer state" else "weights and gradients"
+        held = [stage.components[name] for stage in memory.stages]
+        mean = amount * sum(held) / len(held) / parts[name]
+        text = f"{head}in the mean over {len(held)} stages {show(mean, 'bytes')}"
+        yield Derived(mean, text, ("training", MEAN), (*departs, MEAN))

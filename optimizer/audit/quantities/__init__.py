@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optimizer.audit.claim import PER_GPU
 from optimizer.audit.quantities import (
     balance,
     counts,
@@ -12,12 +13,13 @@ from optimizer.audit.quantities import (
     peak,
     rates,
     statements,
+    steps,
     work,
 )
 from optimizer.audit.quantities.graph import DAG_NEEDS
 from optimizer.audit.quantities.quantity import LINKS, LOAD, SIZES, Quantity
 
-_TIMES = (*SIZES, *LOAD, *LINKS)
+_TIMES = (*SIZES, *LOAD, *LINKS, "software")
 _HELD = (*SIZES, *LOAD)
 _DECISIVE = ("hidden_size", "moe.intermediate_size", "ffn.intermediate_size", "seq_len")
 _WORK = ("attention.*", "moe.*", "hidden_size")
@@ -39,8 +41,11 @@ QUANTITIES: dict[str, Quantity] = {
     "compute_rate": Quantity("FLOP/s", rates.compute_rate, work.PARTS, "TFLOP/s", _TIMES),
     "utilisation": Quantity("fraction", rates.utilisation, ("", *work.PARTS), "%", _TIMES),
     "peak_rate": Quantity("FLOP/s", peak.peak_rate, example="TFLOP/s"),
-    "throughput": Quantity("tokens/s", rates.throughput, example="tokens/s", rests_on=_TIMES),
+    "throughput": Quantity("tokens/s", rates.throughput, ("", PER_GPU), "tokens/s", _TIMES),
     "latency": Quantity("seconds", rates.latency, example="ms", rests_on=_TIMES),
+    "step_time": Quantity("seconds", steps.step_time, example="s", rests_on=_TIMES),
+    "mfu": Quantity("fraction", steps.mfu, example="%", rests_on=_TIMES),
+    "bubble": Quantity("fraction", steps.bubble_share, example="%"),
     "speedup": Quantity("fraction", rates.speedup, ("throughput", "latency"), "x", _TIMES),
     "variance": Quantity("fraction", balance.variance, balance.COMPONENTS, "%"),
     "effect": Quantity("fraction", effects.effect, effects.COMPONENTS, "%", _HELD),

@@ -60,6 +60,8 @@ def _memory(case: Case) -> Answer:
         text = f"{phase}: a rank of each stage holds {held}; spread {100 * value:.3g} %"
         departs = () if case.phase else (phase,)
         found.append(Derived(value, text, (phase,), departs))
+        if phase == "training":
+            continue
         layers = [
             stage.components["dense weights"] + stage.components["expert weights"]
             for stage in plan.deployment.memory.stages

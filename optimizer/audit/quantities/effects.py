@@ -11,10 +11,10 @@ from optimizer.audit.case import Case
 from optimizer.audit.claim import Change, Claim
 from optimizer.audit.deriving import Answer, Derived
 from optimizer.audit.own_figures import Told
+from optimizer.audit.phases import TIMES, with_batch
 from optimizer.audit.quantities.memory import planned_bytes
 from optimizer.audit.training import HELD, RECOMPUTED, training_bytes, training_memory
 from optimizer.spec.model import Precision
-from optimizer.spec.workload import ForwardWorkload
 
 COMPONENTS = ("total", "weights", "activations", "KV cache", "latency", "token path")
 
@@ -38,8 +38,7 @@ def changed(case: Case, change: Change) -> Case:
     """The case with a change made."""
     workload, model = case.workload, case.model
     if change.batch is not None:
-        key = "batch" if isinstance(workload, ForwardWorkload) else "concurrency"
-        workload = workload.model_copy(update={key: change.batch})
+        workload = with_batch(workload, change.batch)
     if change.precision is not None:
         parts = ("attention", "ffn", "shared_experts", "experts")
         data = {**model.precision.model_dump(), **dict.fromkeys(parts, change.precision)}
@@ -55,11 +54,11 @@ def _effect(case: Case, phase: str, old: float, new: float, text: str) -> Derive
 
 def _of_plans(before: Case, after: Case, component: str) -> Iterator[Derived]:
     for phase in before.plans:
-        if phase not in after.plans:
+        if phase not in after.plans or (phase == "training" and component != "latency"):
             continue
         plans = before.plans[phase], after.plans[phase]
         if component == "latency":
-            name = "latency_s" if phase == "forward" else "tpot_s"
+            name = TIMES[phase][0]
             old, new = (plan.predictions[name].value for plan in plans)
             text = f"{phase}: {show(old, 'seconds')} -> {show(new, 'seconds')}"
         else:

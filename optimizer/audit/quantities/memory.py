@@ -10,13 +10,22 @@ from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.deriving import Answer, Axis, Derived, Option, products
 from optimizer.audit.own_figures import Told, ratios, sums
-from optimizer.audit.training import training_memory
+from optimizer.audit.training import trained_bytes, training_memory
 from optimizer.plan import Plan
-from optimizer.spec.formats import FORMATS
+from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.linears import Linear, attention_linears, moe_layers
 from optimizer.spec.model import ModelSpec, MoeFfn
 
-COMPONENTS = ("total", "weights", "attention weights", "expert weights", "activations", "KV cache")
+COMPONENTS = (
+    "total",
+    "weights",
+    "attention weights",
+    "expert weights",
+    "activations",
+    "KV cache",
+    "gradients",
+    "optimizer state",
+)
 RESTS_ON = {
     "attention weights": ("hidden_size", "attention.*", "precision"),
     "expert weights": ("hidden_size", "moe.intermediate_size", "moe.gated", "precision"),
@@ -48,10 +57,15 @@ def share_of_capacity(case: Case, claim: Claim, told: Mapping[str, Told]) -> Ans
 
 def _planned(case: Case, component: str) -> Iterator[Derived]:
     """The cost model's bytes in each phase, with and without the engine's own reserve."""
-    for phase, plan in case.plans.items():
+    trained = case.plans.get("training")
+    if trained is not None:
+        yield from trained_bytes(case, trained, component)
+    for phase, plan in case.inference.items():
         departs = () if case.phase else (phase,)
         parts = planned_bytes(plan, component)
         text = " + ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in parts.items() if size)
+        if not parts:
+            continue
         total, reserve = sum(parts.values()), parts.get("runtime reserve", 0.0)
         label = "without the engine's own reserve"
         rest = f"{label} {show(total - reserve, 'bytes')}"
@@ -72,14 +86,15 @@ def planned_bytes(plan: Plan, component: str) -> dict[str, float]:
         "weights": ("dense weights", "expert weights", "embedding and head"),
         "activations": ("activations",),
         "KV cache": ("KV cache",),
-    }[component]
+    }.get(component, ())
     return {name: parts[name] for name in wanted}
 
 
 def _format(case: Case, part: str) -> Axis:
     """Bytes of an element, its share of block scales included: as stated; where nobody states a
     format, in 8 and in 16 bits."""
-    kind = getattr(case.model.precision, part)
+    kind: Format = getattr(case.model.precision, part)
+    kind = "bf16" if case.phase == "training" else kind
     facts = FORMATS[kind]
     scales = facts.scale_bytes / (facts.block_in * facts.block_out) if facts.block_in else 0.0
     size = facts.bits / 8 + scales
@@ -164,7 +179,10 @@ def _gates(case: Case, ffn: MoeFfn) -> Axis:
 
 def activations(case: Case) -> Iterator[Derived]:
     """What the planner keeps alive at the peak, then hidden states counted in the usual ways."""
-    for phase, plan in case.plans.items():
+    trained = case.plans.get("training")
+    if trained is not None:
+        yield from trained_bytes(case, trained, "activations")
+    for phase, plan in case.inference.items():
         peak = planned_bytes(plan, "activations")["activations"]
         text = (
             f"{phase}: hidden states and the widest intermediate results of one layer, 2 B each, "

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from optimizer.audit.amounts import Dimension, show
 from optimizer.audit.case import Case
-from optimizer.audit.claim import Claim
+from optimizer.audit.claim import PER_GPU, Claim
 from optimizer.audit.deriving import Answer, Derived
 from optimizer.audit.own_figures import OWN, Told, ratios, sums
+from optimizer.audit.phases import TIMES
+from optimizer.audit.quantities.steps import bubble, step_of, step_rates, told_rates
 from optimizer.audit.quantities.work import token_work
 from optimizer.plan import Plan
 from optimizer.spec.formats import FORMATS
@@ -19,7 +21,9 @@ MILLION = 1e6
 
 def compute_rate(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     """FLOP/s of one GPU over the planned time; a figure that is work a token is no rate."""
-    return Answer((*_rates(case, claim.component or "total"), *sums(claim, told, "FLOP/s")))
+    part = claim.component or "total"
+    own = told_rates(case, told) if part == "total" else ()
+    return Answer((*_rates(case, part), *own, *sums(claim, told, "FLOP/s")))
 
 
 def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
@@ -31,7 +35,7 @@ def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
         share = float(rate.value) / peak
         low, high = ((end / peak if end is not None else None) for end in (rate.low, rate.high))
         text = f"{rate.arithmetic}, / {show(peak, 'FLOP/s')} of peak = {100 * share:.4g} %"
-        if case.layout.pp > 1 and rate.labels == ("forward",):
+        if case.layout.pp > 1 and rate.labels[:1] in (("forward",), ("training",)):
             text += f"; {bubble(case)[1]}"
         found.append(rate._replace(value=share, arithmetic=text, low=low, high=high))
     if claim.component is None:
@@ -44,7 +48,10 @@ def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
 def _rates(case: Case, part: str) -> Iterator[Derived]:
     """What is achieved, then work taken for a rate: millions of FLOP a token as if TFLOP/s."""
     for phase, plan in case.plans.items():
-        yield _achieved(case, phase, plan, part)
+        if phase == "training" and part == "total":
+            yield from step_rates(case, plan)
+        else:
+            yield _achieved(case, phase, plan, part)
     for work in token_work(case, part):
         amount = f"{float(work.value) / MILLION:.2f}"
         label = (
@@ -57,15 +64,17 @@ def _rates(case: Case, part: str) -> Iterator[Derived]:
 
 
 def _achieved(case: Case, phase: str, plan: Plan, part: str) -> Derived:
-    """Work of the tokens of a pass, or of one decode step, over the GPUs and the planned time."""
+    """Work of the tokens of a pass, of one decode step, or of a training step (forward and
+    backward: three times a pass), over the GPUs and the planned time."""
     work = next(token_work(case, part))
-    forward = phase == "forward"
-    tokens = case.batch * case.seq_len if forward else plan.deployment.batch.concurrency
-    time = plan.predictions["latency_s" if forward else "tpot_s"]
+    serving, passes = phase == "serving", 3 if phase == "training" else 1
+    tokens = plan.deployment.batch.concurrency if serving else case.batch * case.seq_len
+    time = plan.predictions[TIMES[phase][0]]
     gpus = plan.deployment.gpus
-    done = float(work.value) * tokens / gpus
+    done = float(work.value) * passes * tokens / gpus
+    both = " x 3 (forward and backward)" if passes == 3 else ""
     text = (
-        f"{phase}: {work.arithmetic} a token, x {tokens:,.0f} tokens / {gpus} GPUs "
+        f"{phase}: {work.arithmetic} a token{both}, x {tokens:,.0f} tokens / {gpus} GPUs "
         f"/ {time.value * 1e3:.4g} ms = {show(done / time.value, 'FLOP/s')} a GPU"
     )
     departs = () if case.phase else (phase,)
@@ -75,41 +84,42 @@ def _achieved(case: Case, phase: str, plan: Plan, part: str) -> Derived:
 
 
 def _peak(case: Case) -> float:
+    """Of the format that the FFN runs in; a training step is measured at the 16-bit peak."""
+    if case.phase == "training":
+        return case.gpu.peak_flops_per_s("bf16")
     kind = case.model.precision.experts if case.model.moe else case.model.precision.ffn
     return case.gpu.peak_flops_per_s(FORMATS[kind].compute)
 
 
-def bubble(case: Case) -> tuple[float, str]:
-    """(share of the time that a pipeline's stages can work, the arithmetic): m / (m + p - 1), m
-    micro-batches of at least one sequence each (Huang et al., 2019)."""
-    batches = max(1, case.batch // (case.layout.replicas * case.layout.dp))
-    pp = case.layout.pp
-    share = batches / (batches + pp - 1)
-    text = (
-        f"{batches} micro-batches over {pp} stages fill at most {batches} / ({batches} + {pp} - 1) "
-        f"= {100 * share:.1f} % of the time"
-    )
-    return share, text
-
-
 def throughput(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
-    """Tokens per second of the whole deployment."""
-    return Answer(
-        tuple(
-            _predicted(case, phase, plan, "tokens_per_s", "tokens/s", _load(case, phase))
-            for phase, plan in case.plans.items()
-        )
-    )
+    """Tokens per second of the whole deployment, or of one of its GPUs."""
+    found = []
+    for phase, plan in case.plans.items():
+        whole = _predicted(case, phase, plan, "tokens_per_s", "tokens/s", _load(case, phase))
+        if claim.component == PER_GPU:
+            whole = _of_one(whole, plan.deployment.gpus)
+        found.append(whole)
+    return Answer(tuple(found))
+
+
+def _of_one(whole: Derived, gpus: int) -> Derived:
+    """A GPU's share of a rate."""
+    each, low, high = (float(end or 0.0) / gpus for end in (whole.value, whole.low, whole.high))
+    text = f"{whole.arithmetic}; / {gpus} GPUs = {show(each, 'tokens/s')} a GPU"
+    return whole._replace(value=each, arithmetic=text, low=low, high=high)
 
 
 def latency(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
-    """Seconds per output token, or of a whole forward pass; a throughput turned over is none."""
+    """Seconds per output token, or of a whole pass or step; a throughput turned over is none."""
     found = []
     for phase, plan in case.plans.items():
         if phase == "forward":
             what = f"a whole pass over {_load(case, phase)}"
             each = _predicted(case, phase, plan, "latency_s", "seconds", what)
             found.append(each._replace(departures=(phase, "of a whole pass")))
+        elif phase == "training":
+            each = step_of(case, plan)
+            found.append(each._replace(departures=(phase, "of a whole step")))
         else:
             what = f"one output token of each of {_load(case, phase)}"
             found.append(_predicted(case, phase, plan, "tpot_s", "seconds", what))
@@ -134,9 +144,9 @@ def _turned_over(case: Case, told: Mapping[str, Told]) -> Iterator[Derived]:
 
 
 def _load(case: Case, phase: str) -> str:
-    if phase == "forward":
-        return f"{case.batch} x {case.seq_len} tokens"
-    return f"{case.batch} requests"
+    if phase == "serving":
+        return f"{case.batch} requests"
+    return f"{case.batch} x {case.seq_len} tokens"
 
 
 def _predicted(
@@ -170,7 +180,7 @@ def speedup(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
             continue
         name = "tokens_per_s"
         if claim.component == "latency":
-            name = "latency_s" if phase == "forward" else "tpot_s"
+            name = TIMES[phase][0]
         new, old = plan.predictions[name].value, before.plans[phase].predictions[name].value
         gain = old / new if claim.component == "latency" else new / old
         text = f"{phase}: {name} {new:,.4g} against {old:,.4g} of {claim.baseline} = {gain:.4g} x"
