@@ -65,6 +65,16 @@ class Candidates:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         return self._combined([self], lambda columns: _taken(columns[0], rows), {})
 
+    def overlaid(self, places: Ints, other: Self, rows: Ints) -> Self:
+        """These candidates with rows of another in the places of some."""
+        if not len(places):
+            return self
+
+        def laid(columns: Sequence[Column]) -> Column:
+            return _over(columns[0], columns[1], places, rows)
+
+        return self._combined([self, other], laid, {})
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         settled: Counter[str] = Counter()
@@ -132,6 +142,15 @@ def _taken(column: Column, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Colum
         return np.broadcast_to(column[0], (many,))
     taken: Column = column[rows]
     return taken
+
+
+def _over(column: Column, other: Column, places: Ints, rows: Ints) -> Column:
+    values = other[rows]
+    if (column[places] == values).all():  # no copy of what both agree on
+        return column
+    laid = column.copy()
+    laid[places] = values
+    return laid
 
 
 def _concatenated(columns: Sequence[Column]) -> Column:

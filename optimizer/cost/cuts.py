@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.job import Job
-from optimizer.cost.pricing import price_rows
+from optimizer.cost.pricing import price_rows, uncut
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import Cut, even_cut, even_stages
-from optimizer.layout import Layouts
+from optimizer.layout import Ints, Layouts
 from optimizer.spec.formats import matrix_bytes
 from optimizer.spec.linears import Linear, head_linears, layer_linears
 from optimizer.spec.model import ModelSpec
@@ -114,27 +114,28 @@ def _filled(layers: Sequence[int], head: int, pp: int, most: int) -> tuple[int, 
 def price_best_cut(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
     """Every candidate priced, its layers on stages evenly, or balanced by bytes where that keeps a
     limit or gives more tokens/s."""
-    found = price_rows(job, rows, layouts)
+    known = uncut(job, rows, layouts)
+    found = price_rows(job, rows, layouts, known)
     cut = balancing(job.model)
     uneven = [
         pp
         for pp in np.unique(layouts.pp).tolist()
         if cut(job.model, pp) != even_stages(job.model, pp)
     ]
-    staged = np.flatnonzero(np.isin(layouts.pp[rows.layout], uneven))
+    staged = np.flatnonzero(np.isin(layouts.pp, uneven)[rows.layout])
     if not len(staged):
         return found
-    other = price_rows(job._replace(cut=cut), rows.take(staged), layouts)
-    better = _beats(other, found.take(staged))
-    origin = np.arange(len(found))
-    origin[staged[better]] = len(found) + np.flatnonzero(better)
-    return Candidates.concatenate([found, other]).take(origin) if better.any() else found
+    balanced = job._replace(cut=cut)
+    other = price_rows(balanced, rows.take(staged), layouts, known.take(staged))
+    better = _beats(other, found, staged)
+    return found.overlaid(staged[better], other, np.flatnonzero(better))
 
 
-def _beats(one: Candidates, other: Candidates) -> NDArray[np.bool_]:
-    """Whether a row keeps limits that the other breaks or, both alike, gives more tokens/s."""
-    keeps, kept = one.broken() == 0, other.broken() == 0
-    more = one.tokens_per_s > other.tokens_per_s * (1 + NO_LESS)
+def _beats(one: Candidates, other: Candidates, rows: Ints) -> NDArray[np.bool_]:
+    """Whether each row keeps limits that the other's row breaks or, both alike, gives more
+    tokens/s."""
+    keeps, kept = one.broken() == 0, (other.broken() == 0)[rows]
+    more = one.tokens_per_s > other.tokens_per_s[rows] * (1 + NO_LESS)
     found: NDArray[np.bool_] = (keeps & ~kept) | ((keeps == kept) & more)
     return found
 
@@ -144,7 +145,7 @@ def settled(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
     even cut would lose; None where that breaks a limit)."""
     balanced = job._replace(cut=balancing(job.model))
     even, other = (price_rows(each, rows, layouts) for each in (job, balanced))
-    if not _beats(other, even)[0]:
+    if not _beats(other, even, np.zeros(1, dtype=np.int64))[0]:
         return job, 0.0
     if even.broken()[0]:
         return balanced, None

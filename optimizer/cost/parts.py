@@ -21,7 +21,7 @@ from optimizer.spec.precisions import precision_choices
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 PART_ROWS = 1 << 17  # about so many candidates a part: its columns stay in the caches
-FIRST_LAYOUTS = 64  # of a pool, until the rows of a layout are known
+SAMPLE = 64  # layouts of a pool whose rows tell how many layouts make a part
 
 
 def jobs_of(
@@ -65,10 +65,9 @@ def _cut(
 ) -> Iterator[tuple[Layouts, Rows]]:
     """Layouts that the job's formats divide into, with their rows, in parts."""
     divisible = layouts.take(divides(layouts, job.model))  # other formats cut in other blocks
-    start, size = 0, FIRST_LAYOUTS
-    while start == 0 or start < len(divisible):
+    few = divisible.take(np.arange(0, len(divisible), max(1, len(divisible) // SAMPLE)))
+    each = len(rows_of(few, job.workload, live, replicas)) / max(1, len(few))
+    size = max(1, int(PART_ROWS / max(1.0, each)))
+    for start in range(0, max(1, len(divisible)), size):
         part = divisible.take(np.arange(start, min(start + size, len(divisible))))
-        rows = rows_of(part, job.workload, live, replicas)
-        yield part, rows
-        start += size
-        size = max(1, min(2 * size, size * PART_ROWS // max(1, len(rows))))
+        yield part, rows_of(part, job.workload, live, replicas)

@@ -55,9 +55,15 @@ def step_seconds(
     constants: Constants,
     cut: Cut = even_stages,
 ) -> Step:
-    """Seconds of one step of n candidates; a stage hands over at its end, so its send is its
+    """Seconds of one step of n candidates."""
+    return step_of(model, part_seconds(families, columns, device, constants), pp, cut)
+
+
+def step_of(
+    model: ModelSpec, parts: Mapping[str, Floats], pp: Ints, cut: Cut = even_stages
+) -> Step:
+    """One step from the seconds of its parts; a stage hands over at its end, so its send is its
     own."""
-    parts = part_seconds(families, columns, device, constants)
     layers = {name: parts[name] for name in model.layer_types}
     hand_over = np.where(pp > 1, parts[BOUNDARY], 0.0)
     first, last = parts[EMBEDDING], parts[HEAD]

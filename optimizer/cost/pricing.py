@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
@@ -11,15 +14,16 @@ from optimizer.cost.fullest import fullest_bytes
 from optimizer.cost.job import Job, degree_columns, micro_sequences, sequence_tokens, step_columns
 from optimizer.cost.memory import (
     RUNTIME_RESERVE_BYTES,
+    LayoutBytes,
     MemoryColumns,
     layout_bytes,
     memory_columns,
     working_bytes,
 )
-from optimizer.cost.price import Step, step_seconds
+from optimizer.cost.price import Step, part_seconds, step_of
 from optimizer.cost.rows import Rows
 from optimizer.cost.serving import Prefill, decode_cycle, peak, serving_times
-from optimizer.layout import Layouts
+from optimizer.layout import Ints, Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
 
@@ -53,40 +57,75 @@ def _reserve(job: Job) -> float:
     return job.workload.runtime_reserve_bytes or RUNTIME_RESERVE_BYTES
 
 
-def _memory_bytes(job: Job, rows: Rows, layouts: Layouts) -> Floats:
-    """Bytes of the fullest rank [n]: what memory_of sums up, each part over its distinct rows."""
-    degrees, micro = degree_columns(job, layouts), micro_sequences(rows)
-    redundant = job.workload.redundant_experts
+class Points(NamedTuple):
+    """A phase's step at its distinct points, and the point of each candidate [n]."""
+
+    parts: dict[str, Floats]
+    pp: Ints
+    back: Ints
+
+
+class Uncut(NamedTuple):
+    """What no cut of the layers changes: bytes of each layout, working memory and the correction of
+    each candidate [n], and the parts of its steps."""
+
+    held: LayoutBytes
+    working_bytes: Floats
+    correction: Factors
+    steps: dict[str, Points]
+
+    def take(self, rows: Ints) -> Uncut:
+        steps = {
+            phase: points._replace(back=points.back[rows]) for phase, points in self.steps.items()
+        }
+        drawn = Factors(*(column[rows] for column in self.correction))
+        return Uncut(self.held, self.working_bytes[rows], drawn, steps)
+
+
+def uncut(job: Job, rows: Rows, layouts: Layouts) -> Uncut:
+    """What pricing the candidates under any cut starts from."""
+    degrees, redundant = degree_columns(job, layouts), job.workload.redundant_experts
     held = layout_bytes(job.model, degrees, sequence_tokens(job.workload), redundant)
-    own = _held(job, rows)
-    fullest = fullest_bytes(job.model, held, layouts.pp, rows.layout, own, micro, job.cut)
-    tokens = _most_tokens(job, rows, degrees["cp"][rows.layout], micro)
+    tokens = _most_tokens(job, rows, degrees["cp"][rows.layout], micro_sequences(rows))
     chosen, back = representatives(rows.layout, tokens)
     columns = {name: column[rows.layout[chosen]] for name, column in degrees.items()}
     activations, buffers = working_bytes(job.model, {**columns, "tokens": tokens[chosen]})
-    return fullest + (activations + buffers + _reserve(job))[back]
+    working = (activations + buffers + _reserve(job))[back]
+    is_forward = isinstance(job.workload, ForwardWorkload)
+    phases = ("prefill",) if is_forward else ("prefill", "decode")
+    steps = {phase: _points(job, phase, rows, layouts) for phase in phases}
+    return Uncut(held, working, correction(job, rows, layouts), steps)
 
 
-def price_rows(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
-    """Seconds and bytes of every candidate under the job's cut, and each limit's need."""
-    memory_bytes = _memory_bytes(job, rows, layouts)
-    chosen = layouts.take(rows.layout)
-    if isinstance(job.workload, ForwardWorkload):
-        return _forward(job, job.workload, rows, chosen, layouts, memory_bytes)
-    return _serving(job, job.workload, rows, chosen, layouts, memory_bytes)
-
-
-def _step(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Step:
+def _points(job: Job, phase: str, rows: Rows, layouts: Layouts) -> Points:
     """One step of a phase, priced once for each layout and number of tokens: a prefill of serving
     depends on the chunk alone, every other step on the micro-batch."""
     is_chunked = phase == "prefill" and not isinstance(job.workload, ForwardWorkload)
     chosen, back = representatives(rows.layout, rows.chunk if is_chunked else micro_sequences(rows))
     points = rows.take(chosen)
     columns = step_columns(job, points, layouts)[phase]
-    pp, constants = layouts.pp[points.layout], job.constants
     families = lower(job.model, job.workload.engine)
-    step = step_seconds(job.model, families, columns, pp, job.device, constants, job.cut)
-    return Step(step.total_s[back], step.slowest_stage_s[back])
+    parts = part_seconds(families, columns, job.device, job.constants)
+    return Points(parts, layouts.pp[points.layout], back)
+
+
+def price_rows(job: Job, rows: Rows, layouts: Layouts, known: Uncut | None = None) -> Candidates:
+    """Seconds and bytes of every candidate under the job's cut, and each limit's need; `known`:
+    what is uncut of these candidates."""
+    known = known or uncut(job, rows, layouts)
+    own, micro = _held(job, rows), micro_sequences(rows)
+    fullest = fullest_bytes(job.model, known.held, layouts.pp, rows.layout, own, micro, job.cut)
+    memory_bytes = fullest + known.working_bytes
+    steps = {phase: _step(job, points) for phase, points in known.steps.items()}
+    chosen = layouts.take(rows.layout)
+    if isinstance(job.workload, ForwardWorkload):
+        return _forward(job, job.workload, rows, chosen, steps["prefill"], memory_bytes)
+    return _serving(job, job.workload, rows, chosen, steps, known.correction, memory_bytes)
+
+
+def _step(job: Job, points: Points) -> Step:
+    step = step_of(job.model, points.parts, points.pp, job.cut)
+    return Step(step.total_s[points.back], step.slowest_stage_s[points.back])
 
 
 def _forward(
@@ -94,10 +133,9 @@ def _forward(
     workload: ForwardWorkload,
     rows: Rows,
     chosen: Layouts,
-    layouts: Layouts,
+    step: Step,
     memory_bytes: Floats,
 ) -> Candidates:
-    step = _step(job, "prefill", rows, layouts)
     latency = step.total_s + (rows.micro_batches - 1) * step.slowest_stage_s
     share = workload.batch / rows.replicas_min
     nothing = np.zeros(len(rows))
@@ -119,10 +157,11 @@ def _serving(
     workload: ServingWorkload,
     rows: Rows,
     chosen: Layouts,
-    layouts: Layouts,
+    steps: Mapping[str, Step],
+    drawn: Factors,
     memory_bytes: Floats,
 ) -> Candidates:
-    one, step = (_step(job, phase, rows, layouts) for phase in ("prefill", "decode"))
+    one, step = steps["prefill"], steps["decode"]
     chunks = np.ceil((workload.input_len - workload.prefix_len) / rows.chunk)
     busy = chunks * one.slowest_stage_s
     fresh = float(workload.input_len - workload.prefix_len)
@@ -139,7 +178,7 @@ def _serving(
         workload.output_len,
         constants,
     )
-    times = corrected(times, correction(job, rows, layouts), workload.output_len)
+    times = corrected(times, drawn, workload.output_len)
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)
     if workload.concurrency is not None:
         concurrency = workload.concurrency / rows.replicas_min

@@ -41,6 +41,12 @@ def run_bounds(*columns: Ints) -> Ints:
     return np.flatnonzero(changes)
 
 
+def numbered(bounds: Ints) -> Ints:
+    """The stretch of each row [n]."""
+    lengths = np.diff(bounds)
+    return np.repeat(np.arange(len(lengths)), lengths)
+
+
 def with_room(cluster: Cluster, candidates: Candidates, held: Ints | None = None) -> Candidates:
     """The candidates with room as their last limit; a row that lacks GPUs does not lack room too.
 

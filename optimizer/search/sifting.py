@@ -18,8 +18,9 @@ import numpy as np
 
 from optimizer.cost.candidates import Candidates
 from optimizer.layout import Ints
+from optimizer.operators import Floats
 from optimizer.search.objectives import significant
-from optimizer.search.room import rooms, run_bounds, with_room
+from optimizer.search.room import numbered, rooms, run_bounds, with_room
 from optimizer.spec.cluster import Cluster
 
 ENDLESS = "finite times"  # a row whose times are no numbers cannot be ranked
@@ -124,12 +125,32 @@ def _best_of_each_run(part: Candidates, feasible: Ints) -> Ints:
     """
     degrees = [getattr(part.layouts, column.name) for column in fields(part.layouts)]
     columns = (part.pool, part.precision, *degrees, part.replicas_min, part.replicas_max)
-    lengths = np.diff(run_bounds(*columns))
-    run = np.repeat(np.arange(len(lengths)), lengths)[feasible]
-    rates, rank = np.unique(significant(part.tokens_per_s[feasible]), return_inverse=True)
-    order = np.lexsort((-rank, significant(part.latency_s[feasible]), run))
+    run = numbered(run_bounds(*columns))[feasible]
+    rates, latencies = (
+        significant(column[feasible]) for column in (part.tokens_per_s, part.latency_s)
+    )
+    few = _best_of_each_batch(run, part.sequences[feasible], rates, latencies)
+    feasible, run, latencies = feasible[few], run[few], latencies[few]
+    rates, rank = np.unique(rates[few], return_inverse=True)
+    order = np.lexsort((-rank, latencies, run))
     own = run[order] * len(rates) + rank[order]  # above all of the runs before
     most = np.maximum.accumulate(own)
     stays = np.ones(len(own), dtype=bool)
     stays[1:] = (own[1:] > most[:-1]) | (run[order[1:]] != run[order[:-1]])
     return feasible[np.sort(order[stays])]
+
+
+def _best_of_each_batch(run: Ints, sequences: Ints, rates: Floats, latencies: Floats) -> Ints:
+    """Rows that the quickest row of their run and its number of sequences does not beat: cheap to
+    tell, since such rows stand together, and few stay to be sorted."""
+    if not len(run):
+        return np.zeros(0, dtype=np.int64)
+    bounds = run_bounds(run, sequences)
+    starts, batch = bounds[:-1], numbered(bounds)
+    quickest = latencies == np.minimum.reduceat(latencies, starts)[batch]
+    most = np.maximum.reduceat(np.where(quickest, rates, -np.inf), starts)[batch]
+    best = np.flatnonzero(quickest & (rates == most))
+    first = best[np.diff(batch[best], prepend=-1) > 0]
+    stays = rates > most
+    stays[first] = True
+    return np.flatnonzero(stays)
