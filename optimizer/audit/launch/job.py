@@ -12,9 +12,10 @@ from typing import Any
 from optimizer.audit.finding import Audit
 from optimizer.audit.launch import megatron, sglang, trtllm, vllm
 from optimizer.audit.launch.command import Command, read_commands
-from optimizer.audit.launch.judging import Best, judge
+from optimizer.audit.launch.judging import judge
 from optimizer.audit.launch.launch import Launch
 from optimizer.audit.launch.megatron import TrainingLaunch
+from optimizer.audit.launch.pricing import Best
 from optimizer.audit.launch.training import judge_training
 from optimizer.errors import Problem, SpecError
 from optimizer.spec.cluster import Cluster, Gpu
@@ -50,9 +51,9 @@ def audit_launches(
     if not isinstance(load, ServingWorkload):
         raise SpecError(Problem("a launch serves requests; give --input-len in place of --batch"))
     launches = read_launches(sources, cluster, given.model if given is not None else None)
-    known: dict[tuple[str, int, str], Best] = {}
+    known: dict[str, Best] = {}
     audits = [
-        judge_training(launch, cluster)
+        judge_training(launch, cluster, known)
         if isinstance(launch, TrainingLaunch)
         else judge(launch, cluster, load, known)
         for launch in launches

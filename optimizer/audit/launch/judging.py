@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import exp, floor
 
+from optimizer.audit.better import rate_of
 from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
 from optimizer.audit.launch.capacity import Capacity, capacity_of, signed_gib
 from optimizer.audit.launch.launch import Launch
-from optimizer.audit.launch.pricing import Served, best_plan, compared, served
+from optimizer.audit.launch.pricing import Best, Served, best_plan, compared, served
 from optimizer.audit.launch.rules import broken
 from optimizer.cost.calibration import load_calibration
-from optimizer.errors import InfeasibleError
 from optimizer.plan import Plan
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import Limit, ServingWorkload
 from optimizer.units import GIB, gib, milliseconds
 
-Best = Plan | InfeasibleError
 LATENCIES = ("ttft", "tpot")
 
 
@@ -25,7 +24,7 @@ def judge(
     launch: Launch,
     cluster: Cluster,
     workload: ServingWorkload,
-    known: dict[tuple[str, int, str], Best] | None = None,
+    known: dict[str, Best] | None = None,
 ) -> Audit:
     """All that can be said of a serving command; `known` keeps best plans between commands."""
     findings = [
@@ -64,6 +63,7 @@ def judge(
         phase="serving",
         claimed_plan=launch.layout.name if launch.layout is not None else "",
         plan=best.name if isinstance(best, Plan) else "",
+        times=rate_of(best) / now.tokens_per_s if isinstance(best, Plan) and now and runs else None,
         comparison=compared(launch, now if runs else None, best),
     )
     return Audit(findings=tuple(findings), readiness=(ready,), better=(better,))
@@ -85,10 +85,10 @@ def _best(
     cluster: Cluster,
     workload: ServingWorkload,
     now: Served | None,
-    known: dict[tuple[str, int, str], Best],
+    known: dict[str, Best],
 ) -> Best:
     running = now.running if now is not None else workload.concurrency
-    key = (launch.model.model_dump_json(), launch.gpus, f"{launch.engine} {running}")
+    key = f"{launch.engine} {launch.gpus} {running} {launch.model.model_dump_json()}"
     if key not in known:
         known[key] = best_plan(launch, cluster, workload, running)
     return known[key]

@@ -11,6 +11,7 @@ from optimizer.audit.launch.command import Command, arguments
 from optimizer.audit.launch.flags import Settings, flag_table, read_flags
 from optimizer.audit.launch.launch import Rule, divisor_rules, expert_rules, world_of
 from optimizer.audit.launch.megatron_cuts import cut_of
+from optimizer.audit.launch.megatron_sharding import sharding_of, sharding_rules
 from optimizer.errors import Problem, SpecError
 from optimizer.layout import ParallelLayout
 from optimizer.layout.rules import etp_rules, tp_rules
@@ -46,7 +47,7 @@ class TrainingLaunch:
     global_batch: int
     seq_length: int
     sequence_parallel: bool
-    distributed_optimizer: bool
+    sharding: str  # of the cost model's SHARDINGS
     recompute: tuple[str, ...]  # "full", or modules
     recompute_share: float  # of the layers
     mtp_layers: int
@@ -103,16 +104,17 @@ def read(command: Command, given: ModelSpec | None, cluster: Cluster) -> Trainin
         global_batch=batch,
         seq_length=length,
         sequence_parallel=settings.switch("sequence_parallel"),
-        distributed_optimizer=settings.switch("distributed_optimizer"),
+        sharding=sharding_of(command, settings),
         recompute=recompute,
         recompute_share=share,
         mtp_layers=settings.count("mtp_layers", 0),
-        bits=8 if settings.text("fp8") else 16,
+        bits=4 if settings.text("fp4") else 8 if settings.text("fp8") else 16,
         stage_layers=stages,
         not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(assumed),
     )
-    return replace(launch, rules=(*rules, *cut_rules, *_rules(launch, settings, tp, ep)))
+    cuts = (*cut_rules, *sharding_rules(command, settings, pp, ep))
+    return replace(launch, rules=(*rules, *cuts, *_rules(launch, settings, tp, ep)))
 
 
 def model_of_flags(settings: Settings) -> ModelSpec:
@@ -128,7 +130,8 @@ def model_of_flags(settings: Settings) -> ModelSpec:
         raise SpecError(Problem("--multi-latent-attention is read from --model; add it"))
     hidden, heads = values["hidden_size"], values["num_heads"]
     head_dim = values.get("head_dim", max(1, hidden // heads))
-    kv_heads = values.get("num_query_groups", heads)
+    # Without the switch Megatron-LM takes no notice of the number of groups.
+    kv_heads = values.get("num_query_groups", 1) if values.get("grouped_query") else heads
     gated = bool(values.get("gated"))
     inner = values.get("ffn_hidden_size", 4 * hidden)
     data: dict[str, Any] = {
@@ -139,6 +142,8 @@ def model_of_flags(settings: Settings) -> ModelSpec:
         "tied_embeddings": not values.get("untied"),
         "precision": "bf16",
     }
+    if values.get("mtp_layers"):
+        data["mtp"] = values["mtp_layers"]
     if "vocab_size" in values:
         data["vocab_size"] = values["vocab_size"]
     if "num_experts" in values:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optimizer.audit.better import NOTABLE
 from optimizer.audit.launch.capacity import Capacity, capacity_of
 from optimizer.audit.launch.launch import Launch
 from optimizer.cost.calibration import load_calibration
@@ -20,7 +21,7 @@ from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 from optimizer.units import milliseconds
 
-NOTABLE = 1.01  # times the tokens/s, from which a plan counts as better
+Best = Plan | InfeasibleError
 
 
 class Served(NamedTuple):
@@ -140,7 +141,7 @@ def _lives(gpu_names: tuple[tuple[str, ...], ...], dead: tuple[str, ...]) -> boo
 
 def best_plan(
     launch: Launch, cluster: Cluster, workload: ServingWorkload, running: int | None
-) -> Plan | InfeasibleError:
+) -> Best:
     """The best plan on the launch's number of GPUs for as many requests in flight (None: any)."""
     asked = workload.model_copy(
         update={"concurrency": running, "request_rate": None, "engine": launch.engine}
@@ -151,7 +152,7 @@ def best_plan(
         return error
 
 
-def compared(launch: Launch, now: Served | None, best: Plan | InfeasibleError) -> str:
+def compared(launch: Launch, now: Served | None, best: Best) -> str:
     """The best plan beside the launch, in one line."""
     if isinstance(best, InfeasibleError):
         return f"no plan on {launch.gpus} GPUs: {'; '.join(best.reasons[:3])}"

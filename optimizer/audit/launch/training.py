@@ -8,61 +8,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
+from optimizer.audit.finding import Audit, Finding, Readiness
 from optimizer.audit.launch.capacity import stages_of
 from optimizer.audit.launch.megatron import TrainingLaunch
-from optimizer.audit.launch.pricing import NOTABLE
+from optimizer.audit.launch.megatron_sharding import state_bytes
+from optimizer.audit.launch.pricing import Best
 from optimizer.audit.launch.rules import broken
-from optimizer.audit.launch.training_plan import fastest
+from optimizer.audit.launch.training_plan import beside_best, best_training
+from optimizer.audit.launch.training_step import priced_step
 from optimizer.cost.memory import layout_bytes
-from optimizer.cost.training import (
-    MODULES,
-    SHARDINGS,
-    Job,
-    Priced,
-    Rates,
-    TrainingLayouts,
-    load_training_calibration,
-    price,
-    rates_of,
-)
+from optimizer.cost.training import PricedCut, load_training_calibration
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import Precision
 from optimizer.units import GIB, gib, milliseconds
 
-WEIGHT_BYTES, GRADIENT_BYTES, STATE_BYTES = 2, 4, 12  # bf16; fp32; fp32 master and two moments
+WEIGHT_BYTES, STATE_BYTES = 2, 12  # bf16; fp32 master and two moments
 
 
 class Held(NamedTuple):
-    """Parameters of a stage's rank outside and inside routed experts, and the ranks that share
-    the optimizer's state of each."""
+    """Parameters of a stage's rank outside and inside routed experts, what is cut, and the ranks
+    that share each."""
 
     stage: int
     dense: float
     experts: float
-    share: int
-    expert_share: int
+    sharding: str
+    ranks: int
+    expert_ranks: int
 
     @property
     def bytes(self) -> float:
         """Weights, gradients and optimizer."""
-        constant = WEIGHT_BYTES + GRADIENT_BYTES
-        return self.dense * (constant + STATE_BYTES / self.share) + self.experts * (
-            constant + STATE_BYTES / self.expert_share
+        return (
+            self.dense * self._each(self.ranks)[0] + self.experts * self._each(self.expert_ranks)[0]
         )
 
+    def _each(self, ranks: int) -> tuple[float, str]:
+        """(bytes of a parameter, as written)."""
+        resident, cut, text = state_bytes(self.sharding, ranks)
+        share = ranks if cut else 1
+        return resident + STATE_BYTES / share, f"({text} + {STATE_BYTES}/{share}) B"
+
     def arithmetic(self) -> str:
-        constant = WEIGHT_BYTES + GRADIENT_BYTES
-        text = (
-            f"stage {self.stage}: {self.dense:,.0f} parameters x ({constant} + 12/{self.share}) B"
-        )
+        text = f"stage {self.stage}: {self.dense:,.0f} parameters x {self._each(self.ranks)[1]}"
         if self.experts:
-            text += f" + {self.experts:,.0f} of experts x ({constant} + 12/{self.expert_share}) B"
+            text += f" + {self.experts:,.0f} of experts x {self._each(self.expert_ranks)[1]}"
         return f"{text} = {gib(self.bytes)} of weights, gradients and optimizer"
 
 
-def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
-    """All that can be said of a training command."""
+def judge_training(launch: TrainingLaunch, cluster: Cluster, known: dict[str, Best]) -> Audit:
+    """All that can be said of a training command; `known` keeps best plans between commands."""
     findings = [
         *_layout_findings(launch, cluster),
         *(broken(launch.name, "megatron", rule) for rule in launch.rules),
@@ -95,37 +90,9 @@ def judge_training(launch: TrainingLaunch, cluster: Cluster) -> Audit:
         limits=limits,
         arithmetic=said,
     )
-    better = _better(launch, cluster, None if limits else step_s)
+    best = best_training(launch, cluster, known)
+    better = beside_best(launch, None if limits else step_s, best)
     return Audit(findings=tuple(findings), readiness=(ready,), better=(better,))
-
-
-def _better(launch: TrainingLaunch, cluster: Cluster, step_s: float | None) -> BetterPlan:
-    """The fastest layout on the same GPUs beside the command's."""
-    pool = cluster.pools[0]
-    model = launch.model.with_precision(Precision())
-    domain = pool.nvlink_domain or pool.gpus_per_node
-    best = fastest(launch, model, _rates(cluster), domain, pool.gpu.memory_bytes)
-    if best is None:
-        text = f"no layout of {launch.gpus} GPUs fits"
-    else:
-        text = f"{best.name}: a step of {milliseconds(best.step_s)}, {gib(best.needed_bytes)}"
-        text += f" a GPU; the fastest of {best.priced:,} layouts that were priced"
-        if step_s is not None:
-            ratio = step_s / best.step_s
-            text = f"within 1 % of {text}" if ratio < NOTABLE else f"{ratio:.2f} x as fast: {text}"
-    return BetterPlan(
-        case=launch.name,
-        strategy=launch.flags,
-        phase="training",
-        claimed_plan=launch.layout.name if launch.layout is not None and step_s else "",
-        plan=best.name if best is not None else "",
-        comparison=text,
-    )
-
-
-def _rates(cluster: Cluster) -> Rates:
-    calibration = load_training_calibration()
-    return rates_of(calibration.values(), cluster.pools[0], calibration.software["megatron"])
 
 
 def _layout_findings(launch: TrainingLaunch, cluster: Cluster) -> Iterator[Finding]:
@@ -157,8 +124,7 @@ def parameters_held(launch: TrainingLaunch) -> Held:
     """The parameters of the stage whose ranks hold most."""
     layout = launch.layout
     assert layout is not None
-    share = layout.dp * layout.cp if launch.distributed_optimizer else 1
-    expert_share = layout.edp if launch.distributed_optimizer else 1
+    sharing = (launch.sharding, layout.dp * layout.cp, layout.edp)
     model = launch.model.with_precision(Precision())
     columns = {
         name: np.array([float(getattr(layout, name))]) for name in ("tp", "cp", "ep", "etp", "pp")
@@ -172,35 +138,11 @@ def parameters_held(launch: TrainingLaunch) -> Held:
         dense = sum(count * float(each.dense[0]) for count, each in layers)
         dense += float(held.first[0]) * stage.first + float(held.last[0]) * stage.last
         experts = sum(count * float(each.experts[0]) for count, each in layers)
-        found.append(Held(index, dense / WEIGHT_BYTES, experts / WEIGHT_BYTES, share, expert_share))
+        found.append(Held(index, dense / WEIGHT_BYTES, experts / WEIGHT_BYTES, *sharing))
     return max(found, key=lambda each: (each.bytes, -each.stage))
 
 
-def priced_step(launch: TrainingLaunch, cluster: Cluster) -> Priced:
-    """The launch by the cost model of training: one layout, stages cut as recipes cut them."""
-    layout = launch.layout
-    assert layout is not None
-    pool = cluster.pools[0]
-    recompute = sum(MODULES[name] for name in launch.recompute)
-    degrees = {name: getattr(layout, name) for name in ("tp", "cp", "pp", "vp", "dp", "ep", "etp")}
-    layouts = TrainingLayouts.of(
-        pool.nvlink_domain or pool.gpus_per_node,
-        **degrees,
-        micro_batch=launch.micro_batch,
-        micro_batches=launch.micro_batches,
-        sequence_parallel=int(launch.sequence_parallel and layout.tp > 1),
-        recompute=recompute,
-        recompute_share=launch.recompute_share,
-        sharding=SHARDINGS["optimizer" if launch.distributed_optimizer else "none"],
-        bits=launch.bits,
-    )
-    model = launch.model.with_precision(Precision())
-    return price(
-        model, layouts, _rates(cluster), Job(launch.seq_length, mtp_layers=launch.mtp_layers)
-    )
-
-
-def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: Priced) -> Finding:
+def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: PricedCut) -> Finding:
     """Weights, gradients and optimizer by hand; activations and the rest by the cost model."""
     total = cluster.pools[0].gpu.memory_bytes
     needed = float(priced.memory.needed[0])
@@ -226,7 +168,7 @@ def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: Priced) ->
     )
 
 
-def _step_line(launch: TrainingLaunch, priced: Priced) -> str:
+def _step_line(launch: TrainingLaunch, priced: PricedCut) -> str:
     step_s = float(priced.step.step_s[0])
     interval = load_training_calibration().interval
     width = interval.moe_step if launch.model.moe is not None else interval.dense_step

@@ -73,13 +73,14 @@ def stages_of(rows: TrainingLayouts, prices: RowPrices, held: Floats) -> Stages:
         column[at, rows.pp - 1] += prices.last[name]
     slowest = sums["both_s"].argmax(axis=1)
     weights = sums["weight_gradient_s"]
+    tied = np.where(rows.pp == 1, prices.lowered.tied, 0.0) * prices.lowered.table_parameters
     fullest = (sums["dense_parameters"] + sums["expert_parameters"]).argmax(axis=1)
     return Stages(
         sums["both_s"][at, slowest],
         sums["both_s"].sum(axis=1),
         weights[at, slowest],
         weights.sum(axis=1),
-        sums["dense_parameters"][at, fullest],
+        sums["dense_parameters"][at, fullest] - tied,
         sums["expert_parameters"][at, fullest],
         {},
     )
