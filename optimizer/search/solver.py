@@ -16,4 +16,5 @@ def new_solver() -> cp_model.CpSolver:
     solver.parameters.cp_model_probing_level = 0
     solver.parameters.symmetry_level = 0
     solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT
+    solver.parameters.catch_sigint_signal = False  # else Ctrl-C makes a plan of what it had so far
     return solver
