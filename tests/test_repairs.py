@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from optimizer.cost.rows import Rows, expand
-from optimizer.errors import InfeasibleError
+from optimizer.errors import InfeasibleError, SpecError
 from optimizer.layout import enumerate_layouts
 from optimizer.plan import read_plan
 from optimizer.repairing import Job, Refusal, Repair, refusal_files, refusal_json, refuse, render
@@ -297,6 +297,14 @@ def test_the_table_of_costs_is_printed_with_its_reasons() -> None:
 )
 def test_limits_are_rounded_up_to_two_digits(value: float, expected: float) -> None:
     assert readable_above(value) == expected
+
+
+def test_no_repair_asks_for_more_gpus_than_are_planned_for() -> None:
+    read = read_job("h100-sxm", "llama-3.1-8b", None, {"request_rate": "1e9 req/s"}, 8)
+    job = Job(*read)._replace(strategy=None)
+    assert not [each for each in refuse(job).repairs if each.changes[0].kind == "GPUs"]
+    with pytest.raises(SpecError, match="1,000,000 GPUs"):
+        with_gpus(job, 0, 999_999_999)
 
 
 def test_more_gpus_fill_a_short_node_before_whole_nodes_are_added() -> None:

@@ -8,10 +8,11 @@ from decimal import ROUND_CEILING, Decimal
 from math import log2
 from typing import TypeVar, get_args
 
+from optimizer.errors import SpecError
 from optimizer.layout import ParallelLayout
 from optimizer.repairing.job import Job
 from optimizer.search.relaxing import COSTS, cost_of
-from optimizer.spec.cluster import Cluster, Gpu, Pool
+from optimizer.spec.cluster import MAX_GPUS, MAX_NODES, Cluster, Gpu, Pool
 from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.workload import Limit
@@ -19,6 +20,7 @@ from optimizer.units import gib, milliseconds
 
 Spec = TypeVar("Spec", Pool, Cluster)
 
+MOST_GPUS = 16_384  # beyond which no more are proposed
 MATRICES = ("attention", "ffn", "shared_experts", "experts")  # what a checkpoint quantises
 
 
@@ -114,6 +116,8 @@ def with_gpus(job: Job, pool: int, more: int) -> Change:
         sizes[node] += added
         more -= added
     nodes = -(-more // size)
+    if len(sizes) + nodes > MAX_NODES or job.cluster.num_gpus + nodes * size > MAX_GPUS:
+        raise SpecError(f"at most {MAX_NODES:,} nodes and {MAX_GPUS:,} GPUs are planned for")
     sizes += [size] * nodes
     irregular = len(set(sizes)) > 1
     new = _rebuilt(

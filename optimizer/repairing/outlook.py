@@ -15,14 +15,13 @@ from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, Space
 from optimizer.pipeline import Priced, price, readings, space_of
 from optimizer.plan import Memory
-from optimizer.repairing.changes import with_gpus
+from optimizer.repairing.changes import MOST_GPUS, with_gpus
 from optimizer.repairing.job import Job
 from optimizer.search.conflicts import layout_name
 from optimizer.search.room import with_room
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 GROWTH = (2, 4, 8, 16, 32)  # times the GPUs that are looked at
-MOST_GPUS = 16_384  # beyond which no more are
 
 
 def few_rows(

@@ -9,6 +9,7 @@ import numpy as np
 from optimizer.layout import DEGREES, ParallelLayout
 from optimizer.pipeline import Priced
 from optimizer.repairing.changes import (
+    MOST_GPUS,
     Change,
     layout_cost,
     with_gpus,
@@ -99,6 +100,8 @@ def _moved(job: Job, priced: Priced, move: Relaxation) -> Proposal:
         return tuple(changes)
     pool = int(candidates.pool[move.row])
     lacking = int(move.needs["GPUs"] - candidates.limits["GPUs"][move.row])
+    if job.cluster.num_gpus + lacking > MOST_GPUS:
+        return ()
     for nodes in range(MORE_NODES):
         change = with_gpus(job, pool, lacking + nodes * max(job.cluster.pools[pool].sizes))
         if works(change.job):

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from optimizer.errors import InfeasibleError
 from optimizer.layout import ParallelLayout, divisibility_problems
-from optimizer.repairing.changes import Change, with_count, with_gpus, with_layout, with_limit
+from optimizer.repairing.changes import (
+    MOST_GPUS,
+    Change,
+    with_count,
+    with_gpus,
+    with_layout,
+    with_limit,
+)
 from optimizer.repairing.job import Job
 from optimizer.search.relaxing import cost_of
 from optimizer.spec.workload import TrainingWorkload
@@ -84,6 +91,8 @@ def _limits(job: Job) -> Iterator[Change]:
 
 def _grown(job: Job) -> Iterator[Change]:
     for times in GROWTH:
+        if times * job.cluster.num_gpus > MOST_GPUS:
+            return
         pool = max(range(len(job.cluster.pools)), key=job.cluster.live_gpus)
         yield with_gpus(job, pool, (times - 1) * job.cluster.live_gpus(pool))
 

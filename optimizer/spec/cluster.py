@@ -13,6 +13,7 @@ from optimizer.spec.frozen import Assumption, Count, Frozen, Name, wrong
 from optimizer.units import Bytes, BytesPerSecond, FlopsPerSecond, Latency, Watts
 
 MAX_GPUS = 1_000_000
+MAX_NODES = 200_000  # of a pool
 MAX_POOLS = 1_000
 
 _GPU_NAME = re.compile(r"node(?P<node>0|[1-9][0-9]{0,6})(/gpu(?P<gpu>0|[1-9][0-9]{0,6}))?")
@@ -59,7 +60,7 @@ class Leaf(Frozen):
     """A leaf switch: so many nodes hang on it, and each GPU's share of the spine above it is its
     inter-node bandwidth over `oversubscription`."""
 
-    nodes: Annotated[int, Field(ge=1, le=200_000, strict=True)]
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES, strict=True)]
     oversubscription: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
 
 
@@ -82,7 +83,7 @@ class Pool(Frozen):
 
     name: Name = "pool"
     gpu: Gpu
-    nodes: Annotated[int, Field(ge=1, le=200_000, strict=True)] = 1
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES, strict=True)] = 1
     gpus_per_node: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     node_sizes: tuple[Annotated[int, Field(ge=1, le=1024, strict=True)], ...] | None = None
     nvlink_domain: Count | None = None  # GPUs; None: the node
