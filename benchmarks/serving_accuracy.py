@@ -20,6 +20,8 @@ import serving_choices as choosing
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.fitting import PRIORS, held_out, priors_of
 from optimizer.cost.silicon.grids import LABELS
+from optimizer.cost.silicon.tables import require_tables
+from optimizer.errors import SpecError
 from optimizer.evaluation import evaluate, measured_runs, read_groups
 
 MEMORY = Path(__file__).resolve().parent / "data" / "vllm_memory.csv"
@@ -211,6 +213,11 @@ def main() -> None:
     parser.add_argument("--shipped", action="store_true", help="use the constants that ship")
     parser.add_argument("--silicon", action="store_true", help="and measured operators beside")
     asked = parser.parse_args()
+    if asked.silicon:
+        try:
+            require_tables()
+        except SpecError as error:
+            parser.error(str(error))
     rows = pd.read_csv(asked.rows)
     for name in {"suspect", "engine_version"} - set(rows.columns):
         rows[name] = None

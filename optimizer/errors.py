@@ -33,6 +33,13 @@ class Problem:
         return ": ".join([*parts, self.message])
 
 
+def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """What keeps a file from being read, in words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return error.strerror or str(error)
+
+
 class OptimizerError(Exception):
     """The root of all errors that this package raises on purpose."""
 

@@ -138,18 +138,44 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    small = ("--hardware", "h100-sxm", "--gpus", "2", "--out", "out")
+    refused = run(*small, "--model", "llama-3.1-405b", folder=tmp_path)
+    (tmp_path / "out" / "mine.json").write_text("{}")
+    assert refused.returncode == 3
+    assert (tmp_path / "out" / "infeasible.json").exists()
+    planned = run(*small, "--model", "llama-3.1-8b", folder=tmp_path)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert planned.returncode == 0
+    assert "optimal_parallel_strategy.json" in names
+    assert not {name for name in names if name.startswith(("infeasible", "repair"))}
+    assert "mine.json" in names
+
+
+@pytest.mark.parametrize(("sink", "code"), [("| head -1", 0), ("> /dev/full", 2)])
+def test_nobody_reading_is_no_traceback(tmp_path: Path, sink: str, code: int) -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"'{sys.executable}' -m optimizer.cli --help {sink}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_stops_without_a_traceback(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "optimizer.cli", "--hardware", "h200-sxm", "--gpus", "4096"),
-            *("--model", "deepseek-v3", "--out", "out"),
+            *(sys.executable, "-m", "optimizer.cli", "--hardware", "h800-sxm", "--gpus", "2048"),
+            *("--model", "deepseek-v3", "--workload", "train", "--out", "out"),
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(1.0)
+    time.sleep(2.0)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert "Traceback" not in stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,9 @@ COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, 
 @job_options
 @calibration_option
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
-@click.option("--top", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option(
+    "--top", type=click.IntRange(1, 100), default=5, help="Plans to rank.", show_default=True
+)
 @click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')
 @click.option(
     "--confidence",
@@ -49,7 +52,12 @@ COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, 
     show_default=True,
     help="Share of the objective that staying close to --current may cost.",
 )
-@click.option("--explain", type=int, metavar="RANK", help="Why this plan lost, term by term.")
+@click.option(
+    "--explain",
+    type=click.IntRange(1, 100),
+    metavar="RANK",
+    help="Why the plan of this rank lost, term by term.",
+)
 @click.option(
     "--simulate-top",
     type=click.IntRange(1, 100),
@@ -99,12 +107,21 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as left:
+        # click ends with 1 where the reader of a pipe went away (`| head`): it has seen enough.
+        sys.exit(0 if left.code == 1 else left.code)
+    except OSError as error:
+        _mute()
+        click.echo(f"error: {error.filename or 'standard output'}: {error.strerror}", err=True)
+        sys.exit(2)
     except (Exception, KeyboardInterrupt):
         # An import that Ctrl-C interrupts may raise anything in its place.
         if not stopped:
             raise
         click.echo("stopped; nothing was written", err=True)
         sys.exit(130)
+
+
+def _mute() -> None:
+    """Nobody takes what is printed: what the interpreter still holds of it goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

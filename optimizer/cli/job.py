@@ -19,12 +19,15 @@ WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--prefix-len", {"type": int, "help": "Input tokens found in the cache."}),
     ("--concurrency", {"type": int, "help": "Requests in flight, of the whole deployment."}),
     ("--request-rate", {"help": 'Requests that arrive, "20 req/s".'}),
-    ("--ttft", {"help": 'Limit on the mean time to first token, "2s", or "p90=2s".'}),
-    ("--tpot", {"help": 'Limit on the mean time per output token, "50ms".'}),
+    ("--ttft", {"help": 'Limit on the mean time to first token, "2s" or "2s p90".'}),
+    ("--tpot", {"help": 'Limit on the mean time per output token, "50ms p99".'}),
     ("--latency", {"help": 'Limit on one forward pass, "200ms".'}),
     (
         "--expert-loads",
-        {"metavar": "FILE", "help": "How often experts are picked."},
+        {
+            "metavar": "FILE",
+            "help": "How often experts are picked: CSV (a row a layer), .npy, JSON.",
+        },
     ),
     ("--expert-skew", {"type": float, "help": "The same as Zipf's exponent, 0 is even."}),
     ("--redundant-experts", {"type": int, "help": "Slots of a layer beyond one an expert."}),

@@ -19,14 +19,14 @@ def plan(options: dict[str, Any]) -> None:
     from optimizer.pipeline import verify
     from optimizer.placing_experts import files_of
     from optimizer.plan import write_plan
-    from optimizer.report.files import run_files, run_name, write_files
+    from optimizer.report.files import run_files, run_name, write_run
     from optimizer.report.table import summary_text
 
     job = job_of(options)
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     progress = _progress(options["quiet"])
     asked = {name: options[name] for name in ("objective", "strategy", "confidence")}
-    asked["top"] = max(options["top"], options["simulate_top"] or 1)
+    asked["top"] = max(options[name] or 1 for name in ("top", "simulate_top", "explain"))
     try:
         asked["calibration"] = calibration_of(options)
         plans = run(job.cluster, job.model, job.workload, **asked, progress=progress)
@@ -42,7 +42,7 @@ def plan(options: dict[str, Any]) -> None:
     findings = verify(plans)
     simulated = _simulated(plans, options["simulate_top"], progress)
     beside |= {**simulated.files, **files_of(plans.best)}
-    write_files(folder, {**run_files(plans, findings), **beside})
+    write_run(folder, {**run_files(plans, findings), **beside})
     if options["as_json"]:
         click.echo(write_plan(plans.best), nl=False)
     elif not options["quiet"]:
@@ -97,7 +97,7 @@ def _refuse(
 ) -> NoReturn:
     """Why there is no plan and what would help: printed, written, and exit code 3."""
     from optimizer.repairing import Job, refusal_files, refuse, render
-    from optimizer.report.files import write_files
+    from optimizer.report.files import write_run
 
     asked = Job(
         job.cluster,
@@ -110,7 +110,7 @@ def _refuse(
     )
     refusal = refuse(asked, progress)
     files = refusal_files(refusal)
-    write_files(folder, files)
+    write_run(folder, files)
     if options["as_json"]:
         click.echo(files["infeasible.json"], nl=False)
     elif not options["quiet"]:

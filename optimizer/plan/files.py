@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from optimizer.errors import PlanError
+from optimizer.errors import PlanError, why_unreadable
 from optimizer.plan.document import SCHEMA_VERSION, Plan
 
 
@@ -69,5 +69,5 @@ def load_plan(path: str | Path) -> Plan:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from None
+        raise PlanError(f"{path}: cannot be read: {why_unreadable(error)}") from None
     return read_plan(text, str(path))

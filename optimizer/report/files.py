@@ -18,6 +18,13 @@ from optimizer.report.pareto import pareto_csv, pareto_svg
 from optimizer.verify import Finding, bundle, results
 
 PLAN_FILE = "optimal_parallel_strategy.json"
+RUN_FILES = (  # all that a run may write, or a refusal
+    *(PLAN_FILE, "ranked_strategies.csv", "implementation_guide.md", "verify_strategy.py"),
+    *("verification_results.json", "pareto.csv", "pareto.svg", "simulated_strategies.csv"),
+    *("placement.json", "sglang_expert_location.json", "trtllm_moe_load_balancer.yaml"),
+    *("vllm_expert_map.json", "moves.json", "fallbacks.json", "fallback_[0-9]*.json"),
+    *("infeasible.json", "repair_[0-9]*.json"),
+)
 
 
 def run_name(model: str, cluster: str) -> str:
@@ -55,6 +62,14 @@ def ranked_csv(plans: Plans) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_run(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes the files of a run; what an earlier run left of them and this one has not, goes."""
+    write_files(folder, files)
+    for stale in (path for pattern in RUN_FILES for path in folder.glob(pattern)):
+        if stale.name not in files:
+            stale.unlink()
 
 
 def write_files(folder: Path, files: Mapping[str, str | Iterable[str] | Iterable[bytes]]) -> None:

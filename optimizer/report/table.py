@@ -156,7 +156,10 @@ def assumption_lines(plan: Plan) -> str:
 def summary_text(plans: Plans) -> str:
     """All that a run prints."""
     best = plans.best
-    lost = [f"  {other.rank}. {other.name}: {other.why}" for other in best.others]
+    shown = {plan.rank for plan in plans.plans}
+    lost = [
+        f"  {other.rank}. {other.name}: {other.why}" for other in best.others if other.rank in shown
+    ]
     parts = [plan_table(plans), memory_lines(best), proof_line(best)]
     if best.deployment.training is not None:
         parts.insert(1, training_lines(best, best.deployment.training))

@@ -98,8 +98,15 @@ def _check_experts(model: ModelSpec, workload: Workload) -> None:
     """Loads, skews and second copies are of this model's experts."""
     loads, moe = workload.expert_loads, model.moe
     if moe is None:
-        if loads or workload.expert_skew is not None or workload.redundant_experts:
-            raise SpecError(Problem(f"{model.name} has none; leave it out", key="expert_loads"))
+        asked = {
+            "expert_loads": loads is not None,
+            "expert_skew": workload.expert_skew is not None,
+            "redundant_experts": workload.redundant_experts > 0,
+        }
+        said = f"{model.name} has no routed experts; leave it out"
+        problems = [Problem(said, key=key) for key, is_asked in asked.items() if is_asked]
+        if problems:
+            raise SpecError(*problems)
         return
     if loads is not None:
         layers, experts = len(moe_layers(model)), moe.num_experts

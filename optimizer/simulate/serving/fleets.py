@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from optimizer.errors import PlanError
+from optimizer.errors import PlanError, why_unreadable
 from optimizer.plan import Deployment, Plan, Prediction, content_hash, read_plan
 from optimizer.plan.fleet import FleetPart, FleetPlan
 from optimizer.spec.workload import ServingWorkload
@@ -18,7 +18,7 @@ def read_served(path: Path) -> dict[str, Plan]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {error}") from None
+        raise PlanError(f"{path}: cannot be read: {why_unreadable(error)}") from None
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
