@@ -9,7 +9,7 @@ from optimizer.audit.better import rate_of
 from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
 from optimizer.audit.launch.capacity import Capacity, capacity_of, signed_gib
 from optimizer.audit.launch.launch import Launch
-from optimizer.audit.launch.pricing import Best, Served, best_plan, compared, served
+from optimizer.audit.launch.pricing import Best, Served, best_plan, compared, served, unpriced
 from optimizer.audit.launch.rules import broken
 from optimizer.cost.calibration import load_calibration
 from optimizer.plan import Plan
@@ -77,6 +77,8 @@ def _silence(launch: Launch, cluster: Cluster, capacity: Capacity | None) -> str
         return f"no prediction: {launch.gpus} GPUs needed, {cluster.num_live_gpus} there"
     if capacity is None or capacity.room.bytes <= 0:
         return "no prediction: nothing is left for the cache"
+    if unpriced(launch):
+        return f"no prediction: {unpriced(launch)}"
     return "no prediction: no request of the workload fits, or the cost model has no such layout"
 
 

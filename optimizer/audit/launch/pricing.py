@@ -10,12 +10,13 @@ import numpy as np
 
 from optimizer.audit.better import NOTABLE
 from optimizer.audit.launch.capacity import Capacity, capacity_of
+from optimizer.audit.launch.decode_context import divides_cache, price_shared_cache
 from optimizer.audit.launch.launch import Launch
 from optimizer.cost.calibration import load_calibration
 from optimizer.cost.rows import Rows
 from optimizer.errors import InfeasibleError
 from optimizer.layout import Layouts, ParallelLayout
-from optimizer.pipeline import optimize, price, space_of
+from optimizer.pipeline import jobs_for, optimize, price, space_of
 from optimizer.plan import Plan
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
@@ -62,8 +63,9 @@ def served(
 
     Requests beyond what the engine admits or the cache holds wait; times are of those that run.
     """
-    layout = launch.layout
-    if layout is None or layout.edp > 1 or launch.cache_shards > 1:
+    layout = _grouped(launch.layout)
+    shared = launch.cache_shards
+    if layout is None or unpriced(launch):
         return None
     length = workload.input_len + workload.output_len
     fitting = capacity_of(launch, capacity.total_bytes, length)
@@ -83,7 +85,11 @@ def served(
     )
     spaces = [space_of(cluster, pool, layout) for pool in range(len(cluster.pools))]
     name = f"canonical:{layout.name}"
-    found = price(cluster, launch.model, asked_for, spaces, name, rows_of).candidates
+    if shared > 1:
+        jobs = jobs_for(cluster, launch.model, asked_for, spaces, name)
+        found = price_shared_cache(jobs, spaces, rows_of, shared)
+    else:
+        found = price(cluster, launch.model, asked_for, spaces, name, rows_of).candidates
     if not len(found.ttft_s):
         return None
     best = int(np.argmax(found.tokens_per_s))
@@ -97,6 +103,27 @@ def served(
         asked,
         limited,
     )
+
+
+def unpriced(launch: Launch) -> str:
+    """What a launch has that the cost model has not; "" where nothing."""
+    if launch.layout is not None and _grouped(launch.layout) is None:
+        return "an attention group spans several copies of the experts"
+    if launch.cache_shards > 1 and not divides_cache(launch.model):
+        return "decode context parallelism of windows, chunks or chosen tokens"
+    return ""
+
+
+def _grouped(layout: ParallelLayout | None) -> ParallelLayout | None:
+    """A layout without copies of experts inside a replica: where the copies divide the attention
+    ranks too, each copy with its ranks is a replica of its own, to the byte and the second; None
+    where one attention group spans several copies."""
+    if layout is None or layout.edp == 1:
+        return layout
+    if layout.dp % layout.edp:
+        return None
+    groups = {"dp": layout.dp // layout.edp, "edp": 1, "replicas": layout.replicas * layout.edp}
+    return layout.model_copy(update=groups)
 
 
 def _exact(layout: ParallelLayout, sequences: int, chunk: int) -> Callable[..., Rows]:
@@ -166,6 +193,10 @@ def compared(launch: Launch, now: Served | None, best: Best) -> str:
         )
     if launch.layout is not None and best.name == launch.layout.name:
         return f"{best.name} is the best layout for this workload"
+    if rate * NOTABLE < now.tokens_per_s:
+        return (
+            f"{now.tokens_per_s / rate:.2f} x the tokens/s of the best plan for this workload, {on}"
+        )
     if rate < NOTABLE * now.tokens_per_s:
         return f"within 1 % of the best plan for this workload, {on}"
     return (

@@ -69,7 +69,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         name=command.name,
         command=command.text,
         model=model,
-        flags=_flags(tp, pp, dp, pcp, experts),
+        flags=_flags(tp, pp, dp, pcp, settings.count("decode_context"), experts),
         derivation=_derivation(layout, dp, experts, has_experts),
         gpus=gpus,
         layout=layout,
@@ -123,8 +123,8 @@ def _redundant(settings: Settings) -> int:
     return stated if isinstance(stated, int) and stated >= 0 else 0
 
 
-def _flags(tp: int, pp: int, dp: int, pcp: int, experts: bool) -> str:
-    degrees = (("-tp", tp), ("-pp", pp), ("-dp", dp), ("-pcp", pcp))
+def _flags(tp: int, pp: int, dp: int, pcp: int, dcp: int, experts: bool) -> str:
+    degrees = (("-tp", tp), ("-pp", pp), ("-dp", dp), ("-pcp", pcp), ("-dcp", dcp))
     shown = [f"{flag} {degree}" for flag, degree in degrees if degree > 1] or ["-tp 1"]
     return " ".join([*shown, *(["--enable-expert-parallel"] if experts else [])])
 
