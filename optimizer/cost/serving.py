@@ -27,10 +27,17 @@ def peak(in_flight: Floats) -> Floats:
     return slots
 
 
-def sustained(slots: float) -> float:
-    """The mean number in flight whose peak fills so many slots, rounding aside."""
+def mean_in_flight(slots: Floats) -> Floats:
+    """The mean numbers in flight whose peaks fill so many slots, rounding aside."""
     half = DEVIATIONS / 2
-    return float((np.sqrt(slots + half * half) - half) ** 2) * (1 - 1e-12)
+    root = np.sqrt(slots + half * half) - half
+    means: Floats = root * root * (1 - 1e-12)
+    return means
+
+
+def sustained(slots: float) -> float:
+    """mean_in_flight of one number of slots."""
+    return float(mean_in_flight(np.array(slots)))
 
 
 class Prefill(NamedTuple):

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.serving import peak, sustained
-from optimizer.layout import ParallelLayout
+from optimizer.cost.serving import mean_in_flight, peak, sustained
+from optimizer.layout import Ints, ParallelLayout
+from optimizer.operators import Floats
 
 Pieces = tuple[tuple[int, int], ...]  # (GPUs of a piece, pieces), the largest first
 
@@ -30,6 +31,10 @@ class Offer(NamedTuple):
     def requests_per_s(self, replicas: int = 1) -> float:
         """What so many replicas sustain with room for peaks: more of them share peaks."""
         return sustained(self.slots * replicas) / self.request_s
+
+    def rates(self, replicas: Ints) -> Floats:
+        """requests_per_s of several numbers of replicas."""
+        return mean_in_flight(self.slots * replicas.astype(np.float64)) / self.request_s
 
     def replicas_for(self, requests_per_s: float) -> int:
         """The fewest replicas that sustain a rate."""

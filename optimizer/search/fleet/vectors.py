@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, combinations, islice, product
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.cost.factoring import representatives
 from optimizer.layout import Ints, ParallelLayout
 from optimizer.operators import Floats
 from optimizer.search.fleet.offers import Offer, Pieces
@@ -16,6 +17,7 @@ from optimizer.search.fleet.room import PoolRoom
 
 SHORT = 1e-9  # share of a demand that a served rate may lack: rounding
 BLOCK = 256
+NOTHING = -1  # in place of a use, in a way that leaves a pool alone
 
 
 class Use(NamedTuple):
@@ -44,6 +46,11 @@ def served_by(vector: Vector) -> float:
     return sum(use.requests_per_s for use in vector)
 
 
+def layouts_of(vector: Vector) -> tuple[tuple[int, ParallelLayout], ...]:
+    """What tells ways to serve a role apart beside their numbers of replicas."""
+    return tuple((use.offer.pool, use.offer.layout) for use in vector)
+
+
 def vectors_of(
     offers: Sequence[Offer],
     rooms: Sequence[PoolRoom],
@@ -59,67 +66,129 @@ def vectors_of(
     Of an offer at most as many replicas count as serve what is wanted alone.
     """
     least = 0.0 if partial else wanted_per_s * (1 - SHORT)
-    by_pool: dict[int, list[Use]] = {}
+    by_pool: dict[int, list[Offer]] = {}
     for offer in offers:
-        by_pool.setdefault(offer.pool, []).extend(_uses(offer, rooms[offer.pool], wanted_per_s))
-    uses = {
-        pool: [use for (use,) in _unbeaten([(use,) for use in own], wanted_per_s, layers)]
-        for pool, own in by_pool.items()
-    }
+        by_pool.setdefault(offer.pool, []).append(offer)
+    uses: dict[int, _Uses] = {}
+    for pool in sorted(by_pool):
+        every = _uses(by_pool[pool], rooms[pool], wanted_per_s)
+        alone = np.arange(len(every.offer))[:, None]
+        uses[pool] = every.take(_unbeaten([every], alone, wanted_per_s, layers)[:, 0])
     rate = wanted_per_s if partial else 0.0
-    found: dict[tuple[int, ...], list[Vector]] = {}
+    found: dict[tuple[int, ...], Ints] = {}
     for many in range(1, max_pools + 1):
-        for pools in combinations(sorted(uses), many):
-            fewer = [own for other, own in found.items() if set(other) < set(pools)]
-            joined = _joined([uses[pool] for pool in pools], least, layers)
-            left = _unbeaten([*chain.from_iterable(fewer), *joined], rate, layers)
-            found[pools] = [vector for vector in left if len(vector) == many]
-    return list(chain.from_iterable(found.values()))
+        for pools in combinations(uses, many):
+            own = [uses[pool] for pool in pools]
+            fewer = [_spread(found[few], few, pools) for few in found if set(few) < set(pools)]
+            ways = np.concatenate([*fewer, _joined(own, least, layers)])
+            left = _unbeaten(own, ways, rate, layers)
+            found[pools] = left[(left != NOTHING).all(axis=1)]
+    return [vector for pools, ways in found.items() for vector in _spelled(uses, pools, ways)]
 
 
-def _uses(offer: Offer, own: PoolRoom, wanted_per_s: float) -> Iterator[Use]:
+class _Uses(NamedTuple):
+    """Columns of a pool's uses; the last row of room, rates and kinds is that of no use."""
+
+    offers: Sequence[Offer]
+    offer: Ints
+    replicas: Ints
+    room: Ints  # [n + 1, rows of the pool's room]
+    rates: Floats  # [n + 1] requests a second
+    kinds: Ints  # [n + 1] layouts told apart
+
+    def take(self, uses: Ints) -> _Uses:
+        last = np.append(uses, NOTHING)
+        columns = self.offer[uses], self.replicas[uses]
+        return _Uses(self.offers, *columns, self.room[last], self.rates[last], self.kinds[last])
+
+    def use(self, index: int) -> Use:
+        room = tuple(self.room[index].tolist())
+        offer = self.offers[self.offer[index]]
+        return Use(offer, int(self.replicas[index]), room, float(self.rates[index]))
+
+
+def _uses(offers: Sequence[Offer], own: PoolRoom, wanted_per_s: float) -> _Uses:
+    """Each offer in every number of replicas that there is room for, and that may be needed."""
     live = sum(size * many for size, many in own.domains)
-    enough = offer.replicas_for(wanted_per_s * (1 - SHORT))
-    one = own.demand(offer.pieces)
-    for replicas in range(1, min(enough, live // offer.gpus) + 1):
-        room = tuple(replicas * each for each in one)
-        yield Use(offer, replicas, room, offer.requests_per_s(replicas))
+    numbers: dict[ParallelLayout, int] = {}
+    kinds = [numbers.setdefault(offer.layout, len(numbers)) for offer in offers]
+    wanted = wanted_per_s * (1 - SHORT)
+    counts = [
+        np.arange(1, min(offer.replicas_for(wanted), live // offer.gpus) + 1) for offer in offers
+    ]
+    offer = np.repeat(np.arange(len(offers)), [len(count) for count in counts])
+    replicas = np.concatenate(counts)
+    rates = np.concatenate([each.rates(count) for each, count in zip(offers, counts, strict=True)])
+    one = np.array([own.demand(offer.pieces) for offer in offers])
+    room = np.concatenate([one[offer] * replicas[:, None], np.zeros_like(one[:1])])
+    return _Uses(
+        offers,
+        offer,
+        replicas,
+        room,
+        np.append(rates, 0.0),
+        np.append(np.array(kinds)[offer], NOTHING),
+    )
 
 
-def layouts_of(vector: Vector) -> tuple[tuple[int, ParallelLayout], ...]:
-    """What tells ways to serve a role apart beside their numbers of replicas."""
-    return tuple((use.offer.pool, use.offer.layout) for use in vector)
+def _spread(ways: Ints, pools: tuple[int, ...], over: tuple[int, ...]) -> Ints:
+    """Ways in some pools as ways in more of them."""
+    spread = np.full((len(ways), len(over)), NOTHING)
+    spread[:, [over.index(pool) for pool in pools]] = ways
+    return spread
 
 
-def _joined(uses: Sequence[Sequence[Use]], least_per_s: float, layers: int) -> Iterator[Vector]:
-    """One use of each pool, together at least so many requests a second, no pool in vain."""
+def _spelled(uses: Mapping[int, _Uses], pools: tuple[int, ...], ways: Ints) -> list[Vector]:
+    columns = [
+        {index: uses[pool].use(index) for index in np.unique(column).tolist()}
+        for pool, column in zip(pools, ways.T, strict=True)
+    ]
+    return [
+        tuple(known[index] for known, index in zip(columns, way, strict=True))
+        for way in ways.tolist()
+    ]
+
+
+def _joined(uses: Sequence[_Uses], least_per_s: float, layers: int) -> Ints:
+    """One use of each pool, together at least so many requests a second, no pool in vain [ways,
+    pools]."""
     *others, last = uses
     # Where room is one number, the smallest use that serves enough beats the larger ones.
-    one_is_enough = layers == 1 and least_per_s > 0 and all(len(use.room) == 1 for use in last)
-    for vector in product(*others):
-        left = least_per_s - served_by(vector)
-        if vector and least_per_s > 0 and left <= 0:
-            continue
-        enough = ((*vector, use) for use in last if use.requests_per_s >= left)
-        yield from islice(enough, 1) if one_is_enough else enough
+    one_is_enough = layers == 1 and least_per_s > 0 and last.room.shape[1] == 1
+    found = [np.zeros((0, len(uses)), dtype=np.int64)]
+    # All uses of the last two pools at once, for one way at a time in the pools before.
+    for few in product(*(range(len(own.offer)) for own in others[:-1])):
+        ahead = np.array([few])
+        if others:
+            second = np.arange(len(others[-1].offer))
+            ahead = np.column_stack([np.tile(ahead, (len(second), 1)), second])
+        ahead = ahead.astype(np.int64)
+        served = _served(others, ahead) if others else np.zeros(1)
+        if others and least_per_s > 0:
+            ahead, served = ahead[served < least_per_s], served[served < least_per_s]
+        enough = last.rates[None, :NOTHING] >= (least_per_s - served)[:, None]
+        rows, columns = np.nonzero(enough)
+        if one_is_enough:
+            rows, first = np.unique(rows, return_index=True)
+            columns = columns[first]
+        found.append(np.column_stack([ahead[rows], columns]))
+    return np.concatenate(found)
 
 
-def _unbeaten(vectors: Sequence[Vector], wanted_per_s: float, layers: int) -> list[Vector]:
-    """Vectors that none of the same layouts, and not as many as `layers` of others, beat in every
-    row of room and in the rate served, up to what is wanted; of equal ones the first. Smaller ones
-    come first."""
-    lengths = {use.offer.pool: len(use.room) for vector in vectors for use in vector}
-    ends = accumulate(lengths.values(), initial=0)
-    starts = dict(zip(lengths, ends, strict=False))
-    taken = np.zeros((len(vectors), sum(lengths.values()) + 1))
-    for row, vector in enumerate(vectors):
-        for use in vector:
-            start = starts[use.offer.pool]
-            taken[row, start : start + len(use.room)] = use.room
-        taken[row, -1] = -min(served_by(vector), wanted_per_s)
-    numbers: dict[tuple[tuple[int, ParallelLayout], ...], int] = {}
-    kinds = np.array(
-        [numbers.setdefault(layouts_of(vector), len(numbers)) for vector in vectors], dtype=np.int64
+def _served(uses: Sequence[_Uses], ways: Ints) -> Floats:
+    """Requests a second of each way."""
+    columns = (own.rates[column] for own, column in zip(uses, ways.T, strict=True))
+    return sum(columns, np.zeros(len(ways)))
+
+
+def _unbeaten(uses: Sequence[_Uses], ways: Ints, wanted_per_s: float, layers: int) -> Ints:
+    """Ways [n, pools] that none of the same layouts, and not as many as `layers` of others, beat in
+    every row of room and in the rate served, up to what is wanted; of equal ones the first.
+    Smaller ones come first."""
+    room = [own.room[column] for own, column in zip(uses, ways.T, strict=True)]
+    taken = np.column_stack([*room, -np.minimum(_served(uses, ways), wanted_per_s)])
+    _, kinds = representatives(
+        *(own.kinds[column] for own, column in zip(uses, ways.T, strict=True))
     )
     order = np.lexsort((taken[:, -1], taken[:, :-1].sum(axis=1)))
     kept = np.zeros(0, dtype=np.int64)
@@ -133,7 +202,7 @@ def _unbeaten(vectors: Sequence[Vector], wanted_per_s: float, layers: int) -> li
         beats[:, len(kept) :] = np.tril(beats[:, len(kept) :], -1)
         block = block[~_outdone(beats, kinds[block], kinds[others], layers)]
         kept = np.append(kept, block)
-    return [vectors[row] for row in kept.tolist()]
+    return ways[kept]
 
 
 def _beats(rows: Floats, others: Floats) -> NDArray[np.bool_]:
