@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from optimizer.cost.calibration import Calibration
+from optimizer.cost.candidates import Candidates
 from optimizer.cost.memory import sequence_cache_bytes
+from optimizer.cost.parts import price_parts
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Space, enumerate_layouts
-from optimizer.pipeline import price
-from optimizer.search.fleet import Offer, offers_of
+from optimizer.pipeline import jobs_for
+from optimizer.search.fleet import Offer, best_rows, offers_of
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.fleet import Demand, Fleet, Mode, Role
 from optimizer.spec.workload import ServingWorkload
@@ -48,8 +50,9 @@ def offers_for(
     rows_of = short_queues if role == "prefill" else expand
     apart = fleet.cluster.leaves_apart  # room is shared out without regard to leaves
     model = demand.model
-    found = price(apart, model, workload, spaces, rows_of=rows_of, calibration=calibration)
-    return offers_of(found.candidates, layers)
+    jobs = jobs_for(apart, model, workload, spaces, calibration=calibration)
+    parts = price_parts(jobs, spaces, rows_of=rows_of)
+    return offers_of(Candidates.concatenate([part.take(best_rows(part)) for part in parts]), layers)
 
 
 def short_queues(*asked: Any) -> Rows:

@@ -3,7 +3,7 @@ GPUs."""
 
 from optimizer.search.fleet.choosing import CRITERIA, FleetChoice, choose_fleet
 from optimizer.search.fleet.naming import name_gpus
-from optimizer.search.fleet.offers import Offer, offers_of
+from optimizer.search.fleet.offers import Offer, best_rows, offers_of
 from optimizer.search.fleet.ranking import gpus_of, rank_alone
 from optimizer.search.fleet.reach import Ask
 from optimizer.search.fleet.room import PoolRoom, packable, rooms_of
@@ -17,6 +17,7 @@ __all__ = [
     "PoolRoom",
     "Use",
     "Vector",
+    "best_rows",
     "choose_fleet",
     "gpus_of",
     "name_gpus",

@@ -13,6 +13,7 @@ from optimizer.cost.candidates import Candidates
 from optimizer.cost.serving import mean_in_flight, peak, sustained
 from optimizer.layout import Ints, ParallelLayout
 from optimizer.operators import Floats
+from optimizer.search.room import numbered, run_bounds
 
 Pieces = tuple[tuple[int, int], ...]  # (GPUs of a piece, pieces), the largest first
 
@@ -58,6 +59,23 @@ def pieces_of(pp: int, width: int, span: int) -> Pieces:
     return tuple((size, many) for size, many in found if size and many)
 
 
+def best_rows(candidates: Candidates) -> Ints:
+    """Of each stretch of rows of one pool, layout and span the row that serves most with every slot
+    taken, of those that keep every limit."""
+    layouts = candidates.layouts
+    degrees = (layouts.pp, layouts.tp, layouts.cp, layouts.dp, layouts.ep, layouts.etp)
+    bounds = run_bounds(candidates.pool, *degrees, layouts.span)
+    rates = candidates.concurrency / candidates.latency_s
+    able = (candidates.broken() == 0) & np.isfinite(rates) & (rates > 0)
+    if not able.any():
+        return np.zeros(0, dtype=np.int64)
+    rates = np.where(able, rates, 0.0)
+    most = np.maximum.reduceat(rates, bounds[:-1])
+    run = numbered(bounds)
+    rows = np.flatnonzero(able & (rates == most[run]))
+    return rows[np.diff(run[rows], prepend=-1) > 0]
+
+
 def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
     """The offers of each pool that not as many as `layers` other layouts beat, in a fixed order: of
     each way of taking room the best ones.
@@ -66,22 +84,15 @@ def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
     pieces and serve as much, alone and in any number: whoever takes the other may take these in its
     place. (Rates of n replicas are between those of one and of endlessly many.)
     """
-    able = np.flatnonzero(candidates.broken() == 0)
-    rates = candidates.concurrency[able] / candidates.latency_s[able]
-    able, rates = able[np.isfinite(rates)], rates[np.isfinite(rates)]
+    candidates = candidates.take(best_rows(candidates))
+    rates = candidates.concurrency / candidates.latency_s
     layouts = candidates.layouts
     columns = (candidates.pool, layouts.pp, layouts.width, layouts.span)
-    degrees = (layouts.tp, layouts.cp, layouts.ep, layouts.etp)
-    keys = np.stack([np.asarray(column)[able] for column in (*columns, *degrees)])
-    order = np.lexsort((able, -rates, *keys[::-1]))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (np.diff(keys[:, order], axis=1) != 0).any(axis=0)
-    order = order[first]  # the best row of each layout and span
-    order = order[np.lexsort((able[order], -rates[order], *keys[: len(columns), order][::-1]))]
+    order = np.lexsort((-rates, *columns[::-1]))
     found: dict[tuple[int, Pieces], list[Offer]] = {}
-    for place in order[rates[order] > 0].tolist():
-        pool, pp, width, span = keys[: len(columns), place].tolist()
-        row, pieces = int(able[place]), pieces_of(pp, width, span)
+    for row in order.tolist():
+        pool, pp, width, span = (int(column[row]) for column in columns)
+        pieces = pieces_of(pp, width, span)
         slots, request_s = candidates.concurrency[row], candidates.latency_s[row]
         layout = candidates.layout(row, 1)
         offer = Offer(pool, layout, pieces, float(slots), float(request_s))
@@ -112,6 +123,9 @@ def _unbeaten(offers: Sequence[Offer], layers: int) -> tuple[Offer, ...]:
 
 
 def _beats(other: Offer, offer: Offer) -> bool:
+    most = offer.gpus // other.gpus
+    if most * other.full_per_s < offer.full_per_s or other.pieces[0][0] > offer.pieces[0][0]:
+        return False
     many = _fitting(other.pieces, offer.pieces)
     return (
         many > 0
