@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from optimizer.search.room import numbered, run_bounds
 Pieces = tuple[tuple[int, int], ...]  # (GPUs of a piece, pieces), the largest first
 
 
-class Offer(NamedTuple):
+@dataclass(frozen=True)
+class Offer:
     """One replica: the requests that it holds at once and the seconds of each, at the best batch
     that keeps every limit, and the room that it takes: so many pieces of so many GPUs, each inside
     one domain."""
@@ -42,12 +44,12 @@ class Offer(NamedTuple):
         in_flight = np.array(requests_per_s * self.request_s)
         return max(1, ceil(float(peak(in_flight)) / self.slots))
 
-    @property
+    @cached_property
     def full_per_s(self) -> float:
         """Requests a second with every slot taken all the time."""
         return self.slots / self.request_s
 
-    @property
+    @cached_property
     def gpus(self) -> int:
         return sum(size * many for size, many in self.pieces)
 
@@ -85,17 +87,24 @@ def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
     place. (Rates of n replicas are between those of one and of endlessly many.)
     """
     candidates = candidates.take(best_rows(candidates))
-    rates = candidates.concurrency / candidates.latency_s
     layouts = candidates.layouts
     columns = (candidates.pool, layouts.pp, layouts.width, layouts.span)
-    order = np.lexsort((-rates, *columns[::-1]))
+    order = np.lexsort((-candidates.concurrency / candidates.latency_s, *columns[::-1]))
+    ways = zip(*(column[order].tolist() for column in columns), strict=True)
+    degrees = zip(
+        *(getattr(layouts, name)[order].tolist() for name in ("tp", "cp", "ep", "etp")), strict=True
+    )
+    met: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
     found: dict[tuple[int, Pieces], list[Offer]] = {}
-    for row in order.tolist():
-        pool, pp, width, span = (int(column[row]) for column in columns)
+    for row, way, layout in zip(order.tolist(), ways, degrees, strict=True):
+        others = met.setdefault(way, set())
+        if layout in others or len(others) == layers:
+            continue
+        others.add(layout)
+        pool, pp, width, span = way
         pieces = pieces_of(pp, width, span)
-        slots, request_s = candidates.concurrency[row], candidates.latency_s[row]
-        layout = candidates.layout(row, 1)
-        offer = Offer(pool, layout, pieces, float(slots), float(request_s))
+        slots, request_s = float(candidates.concurrency[row]), float(candidates.latency_s[row])
+        offer = Offer(pool, candidates.layout(row, 1), pieces, slots, request_s)
         found.setdefault((pool, pieces), []).append(offer)
     return _unbeaten(
         [offer for key in sorted(found) for offer in _best(found[key], layers)], layers
@@ -114,17 +123,19 @@ def _unbeaten(offers: Sequence[Offer], layers: int) -> tuple[Offer, ...]:
     """Small offers first: what beats an offer is no larger."""
     kept: list[Offer] = []
     for offer in sorted(offers, key=lambda each: (each.pool, each.gpus, -each.full_per_s)):
-        beaten_by = {
-            other.layout for other in kept if other.pool == offer.pool and _beats(other, offer)
-        }
+        beaten_by: set[ParallelLayout] = set()
+        for other in kept:
+            if other.pool == offer.pool and _beats(other, offer):
+                beaten_by.add(other.layout)
+                if len(beaten_by) == layers:
+                    break
         if len(beaten_by) < layers and offer.layout not in beaten_by:
             kept.append(offer)
     return tuple(kept)
 
 
 def _beats(other: Offer, offer: Offer) -> bool:
-    most = offer.gpus // other.gpus
-    if most * other.full_per_s < offer.full_per_s or other.pieces[0][0] > offer.pieces[0][0]:
+    if offer.gpus // other.gpus * other.full_per_s < offer.full_per_s:
         return False
     many = _fitting(other.pieces, offer.pieces)
     return (
@@ -137,6 +148,9 @@ def _beats(other: Offer, offer: Offer) -> bool:
 def _fitting(pieces: Pieces, into: Pieces) -> int:
     """Replicas of some pieces that fit into other pieces, by putting the largest first into the
     smallest that has room: a number that fits, not always the most."""
+    if len(pieces) == 1:
+        ((own, needed),) = pieces
+        return sum(size // own * many for size, many in into) // needed
     left = sorted(size for size, many in into for _ in range(many))
     count = 0
     while True:

@@ -191,6 +191,10 @@ def _unbeaten(uses: Sequence[_Uses], ways: Ints, wanted_per_s: float, layers: in
         *(own.kinds[column] for own, column in zip(uses, ways.T, strict=True))
     )
     order = np.lexsort((taken[:, -1], taken[:, :-1].sum(axis=1)))
+    varied = np.flatnonzero((taken != taken[:1]).any(axis=0))
+    if layers == 1 and len(varied) <= 2:
+        first, second = taken[order][:, [*varied, 0, 0][:2]].T
+        return ways[order[_stairs(first, second)]]
     kept = np.zeros(0, dtype=np.int64)
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
@@ -203,6 +207,15 @@ def _unbeaten(uses: Sequence[_Uses], ways: Ints, wanted_per_s: float, layers: in
         block = block[~_outdone(beats, kinds[block], kinds[others], layers)]
         kept = np.append(kept, block)
     return ways[kept]
+
+
+def _stairs(first: Floats, second: Floats) -> Ints:
+    """The rows of two columns that none is below in both, and of equal ones the first."""
+    rows = np.lexsort((second, first))
+    heights = second[rows]
+    lower = np.ones(len(rows), dtype=bool)
+    lower[1:] = heights[1:] < np.minimum.accumulate(heights)[:-1]
+    return np.sort(rows[lower])
 
 
 def _beats(rows: Floats, others: Floats) -> NDArray[np.bool_]:
