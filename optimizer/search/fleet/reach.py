@@ -69,17 +69,19 @@ def within_reach(
     for ask, each, modes in zip(asks, costs, least, strict=True):
         kept = {
             mode: {
-                role: [
-                    vector
-                    for vector, cost in zip(ask.modes[mode][role], own, strict=True)
-                    if modes[mode] - min(modes.values()) + cost - min(own) <= spare
-                ]
+                role: _within(
+                    ask.modes[mode][role], own, spare - modes[mode] + min(modes.values()) + min(own)
+                )
                 for role, own in roles.items()
             }
             for mode, roles in each.items()
         }
         found.append(ask._replace(modes={m: r for m, r in kept.items() if all(r.values())}))
     return found
+
+
+def _within(vectors: Sequence[Vector], costs: Sequence[int], most: int) -> list[Vector]:
+    return [vector for vector, cost in zip(vectors, costs, strict=True) if cost <= most]
 
 
 def combinations_of(asks: Sequence[Ask]) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.cost.factoring import representatives
+from optimizer.cost.factoring import coded, representatives
 from optimizer.layout import Ints, ParallelLayout
 from optimizer.operators import Floats
 from optimizer.search.fleet.offers import Offer, Pieces
@@ -195,14 +195,15 @@ def _unbeaten(uses: Sequence[_Uses], ways: Ints, wanted_per_s: float, layers: in
     if layers == 1 and len(varied) <= 2:
         first, second = taken[order][:, [*varied, 0, 0][:2]].T
         return ways[order[_stairs(first, second)]]
+    columns = [coded(column)[1].astype(np.int32) for column in taken[:, varied].T]
     kept = np.zeros(0, dtype=np.int64)
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
-        beats = _beats(taken[block], taken[kept])
+        beats = _beats(columns, block, kept)
         block = block[~_outdone(beats, kinds[block], kinds[kept], layers)]
         # What an earlier one of the block beats stays beaten where that one is beaten too.
         others = np.append(kept, block)
-        beats = _beats(taken[block], taken[others])
+        beats = _beats(columns, block, others)
         beats[:, len(kept) :] = np.tril(beats[:, len(kept) :], -1)
         block = block[~_outdone(beats, kinds[block], kinds[others], layers)]
         kept = np.append(kept, block)
@@ -218,11 +219,11 @@ def _stairs(first: Floats, second: Floats) -> Ints:
     return np.sort(rows[lower])
 
 
-def _beats(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+def _beats(columns: Sequence[NDArray[np.int32]], rows: Ints, others: Ints) -> NDArray[np.bool_]:
     """Whether an other is no larger than a row in every column [rows, others]."""
     beats = np.ones((len(rows), len(others)), dtype=bool)
-    for column in range(rows.shape[1]):
-        beats &= others[None, :, column] <= rows[:, None, column]
+    for column in columns:
+        beats &= column[others][None, :] <= column[rows][:, None]
     return beats
 
 
