@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optimizer.layout import Ints
 from optimizer.operators import Columns, Floats
 
-MAX_TABLE = 1 << 24  # cells of a table of flags; beyond it rows are sorted instead
+TABLE_CELLS = 64  # a row, of a table of flags; beyond it sorting the rows is quicker
 
 Coded = tuple[NDArray[Any], Ints]  # (distinct values, for each entry the index of its own)
 
@@ -51,7 +51,7 @@ def _joint(columns: Sequence[Coded]) -> tuple[Ints, Ints]:
         if len(values) > 1:
             key = key * len(values) + codes if cells > 1 else codes
             cells *= len(values)
-    if cells <= max(MAX_TABLE, 4 * len(key)):
+    if cells <= TABLE_CELLS * len(key):
         return _flagged(key, cells)
     found, back = np.unique(key, return_inverse=True)
     return found, back

@@ -27,13 +27,14 @@ def fullest_bytes(
     computes) of the candidates.
     """
     zero = np.zeros(len(pp))
-    weights = {name: layer.dense + layer.experts for name, layer in held.layers.items()}
-    caches = {name: layer.cache for name, layer in held.layers.items()}
-    constant = stage_sums(model, pp, weights, held.first, held.last, cut)
-    a_sequence = np.maximum(stage_sums(model, pp, caches, zero, zero, cut), 0.0)
-    nothing = dict.fromkeys(caches, zero)
-    a_logit = np.maximum(stage_sums(model, pp, nothing, zero, held.logits, cut), 0.0)
-    terms = _undominated_first(constant, a_sequence, a_logit)
+    layers = {
+        name: np.stack([layer.dense + layer.experts, layer.cache, zero])
+        for name, layer in held.layers.items()
+    }
+    first = np.stack([held.first, zero, zero])
+    last = np.stack([held.last, zero, held.logits])
+    constant, a_sequence, a_logit = stage_sums(model, pp, layers, first, last, cut).swapaxes(0, 1)
+    terms = _undominated_first(constant, np.maximum(a_sequence, 0.0), np.maximum(a_logit, 0.0))
     fullest = np.zeros(len(layout))
     for weight, cache, logit in zip(*terms, strict=True):
         total = cache[layout] * sequences

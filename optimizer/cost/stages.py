@@ -74,27 +74,27 @@ def stage_sums(
     last: Floats,
     cut: Cut = even_stages,
 ) -> Floats:
-    """What each distinct stage sums up of a quantity that layers, embedding and head add to
-    [stages, n]; -inf beyond a row's stages."""
+    """What each distinct stage sums up of a quantity [n], or of several [quantities, n], that
+    layers, embedding and head add to [stages, ..., n]; -inf beyond a row's stages."""
     types, names = tuple(model.layer_types), model.layer_names
     degrees = [
         (rows, tuple(dict.fromkeys(stages_of(names, types, cut(model, pp)))))
         for pp, rows in by_degree(pp)
     ]
     most = max((len(stages) for _, stages in degrees), default=0)
-    sums = np.full((most, len(pp)), -np.inf)
+    sums = np.full((most, *first.shape), -np.inf)
     for rows, stages in degrees:
-        columns = [layers[name][rows] for name in types]
+        columns = [layers[name][..., rows] for name in types]
         for index, stage in enumerate(stages):
-            total = np.zeros(len(columns[0]))
+            total = np.zeros(columns[0].shape)
             for count, column in zip(stage.layers, columns, strict=True):
                 if count:
                     total += count * column
             if stage.first:
-                total += first[rows]
+                total += first[..., rows]
             if stage.last:
-                total += last[rows]
-            sums[index, rows] = total
+                total += last[..., rows]
+            sums[index][..., rows] = total
     return sums
 
 
