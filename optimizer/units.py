@@ -113,6 +113,11 @@ Rate = Annotated[float, _quantity(PER_S, "20 req/s", 1e-9, 1e9), _serializer("/s
 Watts = Annotated[float, _quantity(WATTS, "700 W", 1e-3, 1e7), _serializer("W")]
 
 
+def figure(value: float, digits: int = 6) -> str:
+    """A number for a reader, whole beyond so many digits and never with an exponent: "19,118.8"."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
+
+
 def gib(value_bytes: float) -> str:
     """Bytes for a reader, in GiB: "71.3 GiB"."""
     return f"{value_bytes / GIB:.3g} GiB" if value_bytes < GIB else f"{value_bytes / GIB:.1f} GiB"

@@ -10,6 +10,7 @@ from optimizer.audit.finding import BetterPlan
 from optimizer.audit.phases import TIMES
 from optimizer.errors import InfeasibleError
 from optimizer.plan import Plan
+from optimizer.units import figure
 
 NOTABLE = 1.01  # times the tokens/s, from which a plan counts as better
 SAME = 1 + 1e-9
@@ -77,10 +78,11 @@ def _compared(best: Plan, claimed: Plan, time: tuple[str, str]) -> str:
     if rates[0] <= rates[1] * SAME:
         beside = "" if best.name == claimed.name else f", as many as {said(best)}"
         proof = "proven" if _proven(best) else "the best that was found, without proof"
-        return f"{said(claimed)} is the best plan: {rates[1]:,.5g} tokens/s{beside}, {proof}"
+        return f"{said(claimed)} is the best plan: {figure(rates[1], 5)} tokens/s{beside}, {proof}"
     name, what = time
     times = [plan.predictions[name].value * 1e3 for plan in (best, claimed)]
     return (
-        f"{said(best)} gives {rates[0]:,.5g} tokens/s against {rates[1]:,.5g} of {said(claimed)} = "
-        f"{rates[0] / rates[1]:.2f} x, {times[0]:.4g} ms {what} against {times[1]:.4g} ms"
+        f"{said(best)} gives {figure(rates[0], 5)} tokens/s against {figure(rates[1], 5)} of "
+        f"{said(claimed)} = {rates[0] / rates[1]:.2f} x, {times[0]:.4g} ms {what} against "
+        f"{times[1]:.4g} ms"
     )

@@ -12,14 +12,20 @@ FORMATS = ("json", "graphml", "dot", "svg", "chakra")
 @click.command()
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="json", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="File to write; chakra: a folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write [standard output]; chakra: a folder [results/chakra].",
+)
 @click.option("--all-ranks", is_flag=True, help="Every rank of every replica; else equals are one.")
 @click.option(
     "--phase", metavar="NAME", help="prefill, decode or training; else all of the plan's."
 )
 @click.option("--layers", metavar="RANGE", help='Only these layers: "3" or "0-3".')
-@click.option("--micro-batches", type=click.IntRange(1, 100_000), metavar="N", help="How many.")
-@click.option("--turns", type=click.IntRange(1, 100_000), default=1, help="Decode steps in a row.")
+@click.option("--micro-batches", type=click.IntRange(1, 100_000), metavar="N", help="Only so many.")
+@click.option(
+    "--turns", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Decode steps."
+)
 def dag(
     plan: Path,
     format_: str,
@@ -49,3 +55,4 @@ def dag(
             click.echo(piece, nl=False)
     else:
         write_files(out.parent, {out.name: next(iter(files.values()))})
+        click.echo(f"written to {out}")

@@ -12,7 +12,7 @@ from optimizer.cli.job import calibration_of, calibration_option
 
 @click.command()
 @click.argument("rows", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV to write.")
 @calibration_option
 def evaluate(rows: Path, out: Path, **named: Any) -> None:
     """Price given serving or training layouts, a row of a CSV each, without searching."""
@@ -27,4 +27,5 @@ def evaluate(rows: Path, out: Path, **named: Any) -> None:
     found = evaluate_training(table) if training else evaluate_serving(table, constants)
     write_files(out.parent, {out.name: found.to_csv(index=False, lineterminator="\n")})
     priced = int((found["predicted_step_s"].notna() if training else found["reason"] == "").sum())
-    click.echo(f"{priced:,} of {len(found):,} rows priced; written to {out}")
+    rest = "" if priced == len(found) else ", the others say why under `reason`"
+    click.echo(f"{priced:,} of {len(found):,} rows priced{rest}; written to {out}")

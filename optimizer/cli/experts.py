@@ -12,15 +12,28 @@ from optimizer.errors import EXIT_CHECK
 
 
 @click.command()
-@click.option("--loads", required=True, metavar="FILE", help="CSV, .npy or recorded JSON.")
-@click.option("--gpus", required=True, type=click.IntRange(1))
+@click.option(
+    "--loads",
+    required=True,
+    metavar="FILE",
+    help="How often experts are picked: CSV, a row a layer; .npy; the engines' JSON.",
+)
+@click.option("--gpus", required=True, type=click.IntRange(1), help="GPUs that hold the slots.")
 @click.option("--slots", required=True, type=click.IntRange(1), help="Expert slots of all GPUs.")
-@click.option("--nodes", default=1, type=click.IntRange(1), show_default=True)
+@click.option(
+    "--nodes", default=1, type=click.IntRange(1), show_default=True, help="Nodes of those GPUs."
+)
 @click.option("--groups", type=click.IntRange(1), help="Runs of experts that stay on one node.")
 @click.option("--current", metavar="FILE", help="A placement.json to change as little as asked.")
 @click.option("--max-moves", type=click.IntRange(0), help="Slots a layer that may change.")
 @click.option("--no-duplicates", is_flag=True, help="No two copies of an expert on one GPU.")
-@click.option("--out", default=Path("placement.json"), type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("placement.json"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="File to write; beside it, what the engines read.",
+)
 def experts(**options: Any) -> None:
     """Place experts on slots so that the hottest GPU carries least, with a bound of each layer."""
     from optimizer.placing_experts import place, summary

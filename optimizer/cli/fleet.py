@@ -12,7 +12,13 @@ from optimizer.errors import EXIT_CHECK, EXIT_TIME
 
 @click.command()
 @click.argument("fleet", metavar="FLEET.yaml", type=click.Path(path_type=Path))
-@click.option("--out", default=Path("fleet.json"), type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("fleet.json"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="File to write.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 def fleet(fleet: Path, out: Path, quiet: bool) -> None:
     """Serve several models' request rates at the fewest GPUs, least money, or as far as they go."""

@@ -35,7 +35,7 @@ WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--sequence-length", {"type": int, "help": "Tokens of each of them."}),
     ("--micro-batch", {"type": int, "help": "Sequences of a micro-batch [searched]."}),
     ("--step-time", {"help": 'Limit on one training step, "20s".'}),
-    ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: the strictest."}),
+    ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: none's own."}),
 )
 
 

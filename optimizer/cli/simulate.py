@@ -18,7 +18,7 @@ import click
 )
 @click.option("--rate", metavar="RATE", help='Requests that arrive, "20 req/s".')
 @click.option("--requests", type=click.IntRange(1, 10_000_000), metavar="N", help="How many.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of arrivals.")
 @click.option(
     "--spread",
     type=click.FloatRange(0, 1, max_open=True),

@@ -11,6 +11,7 @@ from optimizer.plan.fleet import FleetPart, FleetPlan, FleetProof, Served, seale
 from optimizer.report.table import aligned
 from optimizer.search.fleet import CRITERIA, Ask, FleetChoice
 from optimizer.spec.fleet import Fleet
+from optimizer.units import figure
 from optimizer.verify import Finding, verify_plan
 from optimizer.verify.fleet import verify_fleet
 
@@ -135,9 +136,14 @@ def summary(fleet: FleetPlan) -> str:
     lines += [
         "",
         f"{fleet.gpus} GPUs of {fleet.gpus + len(fleet.idle_gpus)}{cost}",
-        f"{proof.status}: {proof.objective} {abs(proof.value) / proof.scale:,.6g}, bound "
-        f"{abs(proof.bound) / proof.scale:,.6g}, gap {proof.gap:.2%}; {proof.vectors:,} usage "
-        f"vectors, {proof.combinations:.1e} combinations",
+        f"{proof.status}: {proof.objective} {figure(abs(proof.value) / proof.scale)}, bound "
+        f"{figure(abs(proof.bound) / proof.scale)}, gap {proof.gap:.2%}; {proof.vectors:,} usage "
+        f"vectors, {_many(proof.combinations)} combinations",
         *fleet.notes,
     ]
     return "\n".join(lines)
+
+
+def _many(count: float) -> str:
+    """A count whole, or its power of ten where nobody reads it whole."""
+    return f"{count:,.0f}" if count < 1e6 else f"{count:.0e}"

@@ -72,7 +72,8 @@ def _legacy_readings(degrees: dict[str, int], has_experts: bool) -> Iterator[Rea
     pp, cp, replicas = degrees.get("pp", 1), degrees.get("cp", 1), degrees.get("dp", 1)
     rest = {"pp": pp, "cp": cp, "vp": degrees.get("vp", 1), "replicas": replicas}
     if not has_experts:
-        yield Reading("DP counts replicas", ParallelLayout(tp=tp, **rest))
+        if ep == 1:
+            yield Reading("DP counts replicas", ParallelLayout(tp=tp, **rest))
         return
     yield Reading(
         "width = EP x TP, etp = tp, DP counts replicas",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from optimizer.plan.document import PhaseTable, Plan, RunnerUp
 from optimizer.plan.training import Training
-from optimizer.units import gib, milliseconds
+from optimizer.units import figure, gib, milliseconds
 
 
 class Term(NamedTuple):
@@ -33,8 +33,8 @@ class Term(NamedTuple):
 _showers: dict[str, Callable[[float], str]] = {
     "s": milliseconds,
     "B": gib,
-    "/s": lambda value: f"{value:,.4g}",
-    "": lambda value: f"{value:,.6g}",
+    "/s": lambda value: figure(value, 4),
+    "": figure,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from optimizer.export.megatron import beyond_megatron, chunk_letters, megatron_arguments
 from optimizer.plan import Deployment, Plan, Plans, Training
@@ -13,9 +13,10 @@ from optimizer.report.table import (
     proof_line,
     recompute_text,
 )
-from optimizer.units import gib, milliseconds
+from optimizer.units import figure, gib, milliseconds
 
 SHOWN_REPLICAS = 4
+_UNITS: Mapping[str, Callable[[float], str]] = {"B": gib, "s": milliseconds}
 
 
 def guide(plans: Plans) -> str:
@@ -51,7 +52,7 @@ def _shower(name: str) -> Callable[[float], str]:
     if name == "mfu":
         return lambda value: f"{value:.1%}"
     if "per_s" in name:
-        return lambda value: f"{value:,.4g}"
+        return lambda value: figure(value, 4)
     return milliseconds
 
 
@@ -63,7 +64,8 @@ def _deployment(deployment: Deployment) -> str:
         if name not in ("vp", "edp") or deployment.training is not None
     )
     lines = [
-        f"## Deployment: {deployment.name} on pool {deployment.pool}",
+        f"## Deployment: {deployment.name}"
+        + (f" on pool {deployment.pool}" if deployment.pool != "pool" else ""),
         f"- degrees: {degrees}; {deployment.gpus} GPUs, {len(placement.idle_gpus)} idle",
     ]
     if deployment.training is None:
@@ -118,9 +120,11 @@ def _watch(plan: Plan) -> str:
     lines = ["## What to watch", ""]
     for limit in plan.limits:
         if limit.limit > 0:
+            show = _UNITS.get(limit.unit, figure)
+            unit = "" if limit.unit in _UNITS or limit.unit == limit.name else f" {limit.unit}"
             lines.append(
-                f"- {limit.name}: {limit.need:.6g} of {limit.limit:.6g} {limit.unit} "
-                f"({limit.need / limit.limit:.1%}); {limit.slack:.4g} left"
+                f"- {limit.name}: {show(limit.need)} of {show(limit.limit)}{unit} "
+                f"({limit.need / limit.limit:.1%}); {show(limit.slack)} left"
             )
     lines += ["", "```", memory_lines(plan), "```"]
     return "\n".join(lines)

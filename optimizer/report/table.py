@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from optimizer.plan import Joint, Plan, Plans, Robustness, Training
-from optimizer.units import gib, milliseconds
+from optimizer.units import BYTES, figure, gib, milliseconds, parse
+
+NEAR = 0.9  # share of a limit that is nearly all of it
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -20,9 +22,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def tightest(plan: Plan) -> str:
-    """The limit with the least relative slack: what stops this plan from doing more."""
+    """The limit with the least relative slack: what stops this plan from doing more. That all GPUs
+    are used is said only where no other limit is nearly reached."""
     limits = [limit for limit in plan.limits if limit.limit > 0]
-    nearest = min(limits, key=lambda limit: limit.slack / limit.limit)
+    near = [each for each in limits if each.name != "GPUs" and each.need >= NEAR * each.limit]
+    nearest = min(near or limits, key=lambda limit: limit.slack / limit.limit)
     return f"{nearest.name} ({nearest.need / nearest.limit:.0%})"
 
 
@@ -79,10 +83,10 @@ def proof_line(plan: Plan) -> str:
     broken = ", ".join(f"{count:,} {name}" for name, count in proof.broken.items() if count)
     value, bound = proof.value / proof.scale, proof.bound / proof.scale
     return (
-        f"{proof.status}: {proof.objective} {value:,.6g}, bound {bound:,.6g}, gap {proof.gap:.2%}; "
-        f"{proof.candidates:,} candidates of {proof.layouts:,} layouts: {proof.infeasible:,} broke "
-        f"a limit{f' ({broken})' if broken else ''}, {proof.dominated:,} dominated, "
-        f"{proof.given:,} given to the solver"
+        f"{proof.status}: {proof.objective} {figure(value)}, bound {figure(bound)}, "
+        f"gap {proof.gap:.2%}; {proof.candidates:,} candidates of {proof.layouts:,} layouts: "
+        f"{proof.infeasible:,} broke a limit{f' ({broken})' if broken else ''}, "
+        f"{proof.dominated:,} dominated, {proof.given:,} given to the solver"
     )
 
 
@@ -139,18 +143,26 @@ def robustness_line(plan: Plan, robustness: Robustness) -> str:
     )
     forced = ", ".join(robustness.binding) or "no limit: the nominal best keeps all of them"
     return (
-        f"robust at {robustness.confidence:.0%}: {robustness.cost:.1%} of {plan.proof.objective} "
-        f"against the nominal best {robustness.nominal_name}, forced by {forced}; "
+        f"robust at {robustness.confidence:.0%}: costs {robustness.cost:.1%} of "
+        f"{plan.proof.objective} against the nominal best {robustness.nominal_name}, forced by "
+        f"{forced}; "
         f"figures may fill so much of their limits: {shares}"
     )
 
 
 def assumption_lines(plan: Plan) -> str:
     """What nobody stated."""
-    rows = [[f"  {known.key}", known.value, known.why] for known in plan.assumptions]
+    rows = [[f"  {each.key}", _readable(each.value), each.why] for each in plan.assumptions]
     if not rows:
         return "assumptions: none"
     return "\n".join(["assumptions:", *aligned(rows)])
+
+
+def _readable(value: str) -> str:
+    """An assumed value as a reader has it: bytes in GiB."""
+    number, _, unit = value.rpartition(" ")
+    is_bytes = unit == "B" and number.replace(".", "", 1).isdigit()
+    return gib(parse(value, BYTES, value)) if is_bytes else value
 
 
 def summary_text(plans: Plans) -> str:

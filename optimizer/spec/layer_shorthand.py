@@ -83,7 +83,8 @@ def _write_out_flat(draft: Draft, data: dict[str, Any]) -> None:
             types[name] = {"attention": kind.attention, "ffn": ffns[shape]}
             draft.moved(("layer_types", name, "attention"), draft.source(kind.source))
             draft.moved(("layer_types", name, "ffn"), draft.source((key,)))
-    if "moe" in flat and "moe" not in ffns:
+    is_counted = not any(problem.key == "num_layers" for problem in draft.problems)
+    if "moe" in flat and "moe" not in ffns and is_counted:
         draft.problem(("moe",), "no layer is MoE: leading_dense_layers or moe_every leaves none")
     data["layer_types"] = types
     data["layers"] = runs_of(names)

@@ -99,7 +99,10 @@ def _read_loads(draft: Draft, data: dict[str, Any], document: Document | None) -
     try:
         loads = read_loads(near if near.exists() else Path(named))
     except SpecError as error:
-        draft.problems.extend(error.problems)
+        if len(error.problems) == 1:
+            draft.problem(("expert_loads",), str(error))
+        else:
+            draft.problems.extend(error.problems)
         data.pop("expert_loads")
         return
     data["expert_loads"] = loads.tolist()

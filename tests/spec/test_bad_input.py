@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import SpecError
+from optimizer.layout import read_strategy
 from optimizer.spec.reading import read_cluster, read_job, read_model, read_workload
 
 Reader = Callable[[Path], object]
@@ -373,3 +374,26 @@ def test_hostile_files_stay_under_500_megabytes(tmp_path: Path) -> None:
         [sys.executable, "-c", program, *files], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 500_000  # KiB at the peak
+
+
+def test_a_misspelt_number_of_layers_says_nothing_of_experts(tmp_path: Path) -> None:
+    text = "n_layers: 2\nhidden_size: 64\nvocab_size: 9\nattention: {num_heads: 2}\n"
+    text += "moe: {num_experts: 4, num_experts_per_token: 2, intermediate_size: 8}\n"
+    error = refused(read_model, tmp_path / "model.yaml", text)
+    assert [problem.key for problem in error.problems] == ["num_layers", "n_layers"]
+
+
+def test_loads_that_cannot_be_read_name_the_key_that_asks_for_them(tmp_path: Path) -> None:
+    text = "input_len: 8\noutput_len: 8\nexpert_loads: nowhere.csv\n"
+    error = refused(read_workload, tmp_path / "workload.yaml", text)
+    assert "workload.yaml:3: expert_loads: nowhere.csv: cannot be read" in str(error)
+
+
+def test_what_only_experts_have_is_refused_by_its_own_name() -> None:
+    with pytest.raises(SpecError) as caught:
+        read_job("h100-sxm", "llama-3.1-8b", flags={"redundant_experts": 8})
+    assert (
+        str(caught.value) == "redundant_experts: llama-3.1-8b has no routed experts; leave it out"
+    )
+    with pytest.raises(SpecError, match="has no experts"):
+        read_strategy("EP8", num_gpus=8, has_experts=False)
