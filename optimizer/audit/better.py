@@ -50,12 +50,11 @@ def said(plan: Plan) -> str:
     if step is None:
         return plan.name
     modes = Counter(step.recompute)
-    repeated = [
-        f"{'all' if mode == 'full' else mode} recomputed"
-        + (f" in {many} layers" if len(modes) > 1 else "")
-        for mode, many in modes.items()
-        if mode != "none"
-    ]
+    many = len(step.recompute) - modes.pop("none", 0)
+    what = "all" if "full" in modes else "+".join(modes)
+    layers = "" if many == len(step.recompute) else f" in {many} of {len(step.recompute)} layers"
+    repeated = [f"{what} recomputed{layers}"] if len(modes) == 1 else []
+    repeated += [f"{many} layers recomputed, not all alike"] if len(modes) > 1 else []
     sharded = {"none": [], "optimizer": ["optimizer state sharded"]}
     rest = [
         f"micro-batch {step.micro_batch}",

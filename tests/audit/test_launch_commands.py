@@ -117,7 +117,59 @@ def test_a_malformed_command_is_an_error_that_shows_the_token(
     ],
 )
 def test_names_are_read_as_people_write_them(name: str, preset: str, kind: str | None) -> None:
-    assert read_name(name) == (preset, kind)
+    found = read_name(name)
+    assert found is not None
+    assert found[:2] == (preset, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("Qwen/Qwen3-235B-A22B", 40_960),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 262_144),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507", 262_144),
+        ("moonshotai/Kimi-K2-Instruct", 131_072),
+        ("moonshotai/Kimi-K2-Instruct-0905", 262_144),
+    ],
+)
+def test_later_releases_of_one_shape_have_positions_of_their_own(name: str, context: int) -> None:
+    """max_position_embeddings of each checkpoint's config.json."""
+    assert model_of(name, None).max_context == context
+
+
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [
+        ("--max-model-len 131072", ["refused"]),
+        ("--max-model-len 40960", []),
+        ("--max-model-len 131072 --hf-overrides {}", []),
+    ],
+)
+def test_a_context_beyond_the_model_needs_more_positions(command: str, kinds: list[str]) -> None:
+    found = launch("vllm", f"vllm serve Qwen/Qwen3-235B-A22B -tp 8 {command}")
+    assert [rule.kind for rule in found.rules if rule.claim.startswith("--max-model")] == kinds
+
+
+def test_vllm_takes_a_longer_context_where_it_is_told_to() -> None:
+    command = "vllm serve Qwen/Qwen3-235B-A22B -tp 8 --max-model-len 131072"
+    found = launch("vllm", f"VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 {command}")
+    assert [rule.kind for rule in found.rules if "max-model" in rule.claim] == ["accepted"]
+
+
+def test_variables_matter_only_where_a_flag_is_judged() -> None:
+    found = launch("vllm", f"vllm serve {LLAMA} -tp 8 --host $HOST --api-key ${{KEY}}")
+    assert layout(found).name == "TP8"
+    with pytest.raises(SpecError, match="shell variable"):
+        launch("vllm", "vllm serve $MODEL -tp 8")
+
+
+def test_a_container_is_looked_into() -> None:
+    run = "docker run --gpus all -p 8000:8000"
+    flags = f"{LLAMA} --tensor-parallel-size 4"
+    found = launch("vllm", f"{run} vllm/vllm-openai:v0.11.0 --model {flags}")
+    assert layout(found).name == "TP4"
+    inside = f"{run} lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path"
+    assert layout(launch("sglang", f"{inside} {LLAMA} --tp 2")).name == "TP2"
 
 
 def test_an_unknown_name_is_none() -> None:
@@ -159,7 +211,7 @@ def test_a_csv_holds_a_command_a_row_and_its_name(tmp_path: Path) -> None:
 
 def test_every_malformed_line_of_a_file_is_told_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "many.txt"
-    path.write_text("vllm serve 'a\nvllm serve b\nvllm serve $X\n")
+    path.write_text("vllm serve 'a\nvllm serve b\nvllm serve \"c\n")
     with pytest.raises(SpecError) as error:
         read_commands(str(path), "vllm")
     assert [problem.line for problem in error.value.problems] == [1, 3]

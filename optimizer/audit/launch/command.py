@@ -7,18 +7,22 @@ import io
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from optimizer.audit.launch.script import started
 from optimizer.errors import Problem, SpecError
 from optimizer.spec.files import read_text
 
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.DOTALL)
 _LAUNCHERS = ("env", "nohup", "exec", "time", "export")
 _WRAPPERS = ("srun", "mpirun", "mpiexec", "numactl", "uv", "sudo", "trtllm-llmapi-launch")
+_CONTAINERS = ("docker", "podman")
 _PROGRAM = re.compile(r"(.*/)?(vllm|sglang|trtllm-serve|torchrun|python[0-9.]*)")
 _ENDS = ("&", "|", ">", ">>", "2>", "2>&1", "&>", "1>", "<")
 _JOINS = (";", "&&", "||")
+SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch")
+_VARIABLE = re.compile(r"\$(\w|\{|\()")
 MAX_COMMANDS = 10_000
 
 
@@ -33,6 +37,11 @@ class Command:
     file: str | None = None
     line: int | None = None
     wrapper: tuple[str, ...] = ()  # "mpirun -n 16", as one text
+
+    @property
+    def switched_on(self) -> tuple[str, ...]:
+        """Environment variables that are set to yes."""
+        return tuple(key for key, value in self.environment.items() if value in ("1", "true"))
 
     def problem(self, message: str) -> Problem:
         return Problem(message, self.file, self.line)
@@ -52,6 +61,8 @@ def read_commands(source: str, engine: str) -> list[Command]:
     if path.suffix.lower() in (".yaml", ".yml"):  # settings, the engine's own to read
         return [Command(engine, source, (source,), {}, source)]
     text = read_text(path)
+    if path.suffix.lower() in SCRIPTS or text.startswith("#!"):
+        return _script(text, engine, source)
     is_csv = path.suffix.lower() == ".csv"
     rows = list(_csv_rows(text, source) if is_csv else _lines(text))
     if not rows or len(rows) > MAX_COMMANDS:
@@ -66,6 +77,22 @@ def read_commands(source: str, engine: str) -> list[Command]:
             problems += error.problems
     if problems:
         raise SpecError(*problems)
+    return found
+
+
+def _script(text: str, engine: str, source: str) -> list[Command]:
+    """The commands of an engine's programs in a shell script."""
+    found: list[Command] = []
+    for line, written, variables, left_out in started(text):
+        if not any(_PROGRAM.fullmatch(token.strip("\"'")) for token in written.split()):
+            continue
+        name = f"{engine} {len(found) + 1}"
+        command = read_command(written, name, source, line)
+        environment = {**variables, **command.environment}
+        beside = (*command.wrapper, *left_out)
+        found.append(replace(command, environment=environment, wrapper=beside))
+    if not found:
+        raise SpecError(Problem("starts no engine that is known here", source))
     return found
 
 
@@ -112,19 +139,29 @@ def read_command(text: str, name: str, file: str | None = None, line: int | None
             raise SpecError(Problem(f"'{token}' joins commands; write one a line", file, line))
         if token in _ENDS:
             break
-        if re.search(r"\$(\w|\{)", token):
-            message = f"'{token[:60]}' is a shell variable; write its value"
-            raise SpecError(Problem(message, file, line))
         kept.append(token)
     if not kept:
         raise SpecError(Problem("holds no command", file, line))
     wrapped = 0
+    if kept[0] in _CONTAINERS:
+        kept = _inside(kept)
     if kept[0].rsplit("/", 1)[-1] in _WRAPPERS:
         starts = (index for index, token in enumerate(kept) if _PROGRAM.fullmatch(token))
         wrapped = next(starts, 0)
     wrapper = (" ".join(kept[:wrapped]),) if wrapped else ()
     text = " ".join(joined.split())
     return Command(name, text, tuple(kept[wrapped:]), environment, file, line, wrapper)
+
+
+def _inside(tokens: list[str]) -> list[str]:
+    """What a container runs; the image of vLLM's server needs the flags alone."""
+    for index, token in enumerate(tokens):
+        if re.fullmatch(r"(.*/)?vllm-openai(:.*)?", token):
+            rest = tokens[index + 1 :]
+            return rest if rest[:1] == ["vllm"] else ["vllm", "serve", *rest]
+        if index and _PROGRAM.fullmatch(token):
+            return tokens[index:]
+    return tokens
 
 
 def _environment(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -137,6 +174,13 @@ def _environment(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
         elif token not in _LAUNCHERS:
             return tokens[index:], found
     return [], found
+
+
+def known_value(text: str) -> str:
+    """A text without shell variables; raises SpecError where there is one."""
+    if _VARIABLE.search(text):
+        raise SpecError(Problem(f"'{text[:60]}' is a shell variable; write its value"))
+    return text
 
 
 def _short(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from optimizer.audit.launch.command import known_value
 from optimizer.errors import Problem, SpecError
 from optimizer.spec.data import configs_root
 from optimizer.spec.files import read_document
@@ -175,6 +176,9 @@ def _value(name: str, flag: Flag, given: Sequence[str | None], negated: bool) ->
         return not (negated and flag.key), 0
     if not given or given[0] is None:
         raise SpecError(Problem(f"'{name}' needs a value"))
+    if flag.key:
+        for text in given[: None if flag.takes == "list" else 1]:
+            known_value(str(text))
     if flag.takes == "list":
         return [word for text in given for word in str(text).split(",")], len(given)
     return convert(name, flag.takes, str(given[0])), 1

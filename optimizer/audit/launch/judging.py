@@ -10,7 +10,7 @@ from optimizer.audit.finding import Audit, BetterPlan, Finding, Readiness
 from optimizer.audit.launch.capacity import Capacity, capacity_of, signed_gib
 from optimizer.audit.launch.launch import Launch
 from optimizer.audit.launch.pricing import Best, Served, best_plan, compared, served, unpriced
-from optimizer.audit.launch.rules import broken
+from optimizer.audit.launch.rules import broken, unjudged
 from optimizer.cost.calibration import load_calibration
 from optimizer.plan import Plan
 from optimizer.spec.cluster import Cluster
@@ -40,7 +40,7 @@ def judge(
             now = served(launch, cluster, workload, capacity)
     if now is not None:
         findings += _limit_findings(launch, workload, now)
-    findings += _unjudged(launch)
+    findings += unjudged(launch.name, launch.not_judged)
     blocking = [
         found
         for found in findings
@@ -226,15 +226,4 @@ def _limit_findings(launch: Launch, workload: ServingWorkload, now: Served) -> I
             derived_value=value * 1e3,
             derived_unit="ms",
             arithmetic=text,
-        )
-
-
-def _unjudged(launch: Launch) -> Iterator[Finding]:
-    if launch.not_judged:
-        yield _finding(
-            launch,
-            " ".join(launch.not_judged),
-            "flags",
-            verdict="unverifiable",
-            arithmetic="not judged: the model of memory and time here has no place for them",
         )

@@ -73,6 +73,7 @@ class Launch:
     redundant_experts: int = 0
     stage_layers: tuple[int, ...] | None = None  # None: as the engine cuts
     offload_bytes: float = 0.0
+    switched_on: tuple[str, ...] = ()  # environment variables that are 1
     not_judged: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 
@@ -176,13 +177,15 @@ def stage_rules(
     return found
 
 
-def context_rules(model: ModelSpec, context: int, flag: str) -> list[Rule]:
-    """A context beyond what the model was made for."""
-    most = model.max_context
-    if most is None or context <= most:
+def context_rules(launch: Launch, flag: str, stretches: str, allows: str = "") -> list[Rule]:
+    """A context beyond what the model was made for, unless a flag of those in `stretches` gives it
+    more positions; the variable `allows` makes the engine take it as it is."""
+    most = launch.model.max_context
+    if most is None or launch.context <= most or set(stretches.split()) & set(launch.not_judged):
         return []
-    text = f"{context:,} tokens, the model has {most:,} positions"
-    return [Rule("refused", f"{flag} {context}", text)]
+    kind: RuleKind = "accepted" if allows in launch.switched_on else "refused"
+    text = f"{launch.context:,} tokens, the model has {most:,} positions"
+    return [Rule(kind, f"{flag} {launch.context}", text)]
 
 
 def with_redundant(model: ModelSpec, redundant: int) -> ModelSpec:

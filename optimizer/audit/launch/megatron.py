@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from optimizer.audit.launch.command import Command, arguments
 from optimizer.audit.launch.flags import Settings, flag_table, read_flags
 from optimizer.audit.launch.launch import Rule, divisor_rules, expert_rules, world_of
 from optimizer.audit.launch.megatron_cuts import cut_of
+from optimizer.audit.launch.megatron_model import model_of_flags
 from optimizer.audit.launch.megatron_sharding import sharding_of, sharding_rules
-from optimizer.errors import Problem, SpecError
+from optimizer.errors import SpecError
 from optimizer.layout import ParallelLayout
 from optimizer.layout.rules import etp_rules, tp_rules
 from optimizer.spec.cluster import Cluster
-from optimizer.spec.document import Document
 from optimizer.spec.model import ModelSpec
-from optimizer.spec.model_file import model_of
 
 PROGRAMS = (
     ("torchrun",),
@@ -115,54 +113,6 @@ def read(command: Command, given: ModelSpec | None, cluster: Cluster) -> Trainin
     )
     cuts = (*cut_rules, *sharding_rules(command, settings, pp, ep))
     return replace(launch, rules=(*rules, *cuts, *_rules(launch, settings, tp, ep)))
-
-
-def model_of_flags(settings: Settings) -> ModelSpec:
-    """The model that the script's own flags describe."""
-    values = settings.values
-    needed = {"num_layers": "--num-layers", "hidden_size": "--hidden-size"}
-    needed |= {"num_heads": "--num-attention-heads"}
-    absent = [flag for key, flag in needed.items() if key not in values]
-    if absent:
-        message = f"the command has no {', '.join(absent)}; state it, or add --model with a preset"
-        raise SpecError(Problem(message))
-    if values.get("latent_attention"):
-        raise SpecError(Problem("--multi-latent-attention is read from --model; add it"))
-    hidden, heads = values["hidden_size"], values["num_heads"]
-    head_dim = values.get("head_dim", max(1, hidden // heads))
-    # Without the switch Megatron-LM takes no notice of the number of groups.
-    kv_heads = values.get("num_query_groups", 1) if values.get("grouped_query") else heads
-    gated = bool(values.get("gated"))
-    inner = values.get("ffn_hidden_size", 4 * hidden)
-    data: dict[str, Any] = {
-        "name": "the command's model",
-        "num_layers": values["num_layers"],
-        "hidden_size": hidden,
-        "attention": {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim},
-        "tied_embeddings": not values.get("untied"),
-        "precision": "bf16",
-    }
-    if values.get("mtp_layers"):
-        data["mtp"] = values["mtp_layers"]
-    if "vocab_size" in values:
-        data["vocab_size"] = values["vocab_size"]
-    if "num_experts" in values:
-        data["moe"] = {
-            "num_experts": values["num_experts"],
-            "num_experts_per_token": values.get("experts_per_token", 2),
-            "intermediate_size": values.get("expert_hidden_size", inner),
-            "shared_intermediate_size": values.get("shared_hidden_size", 0),
-            "gated": gated,
-        }
-        every = values.get("moe_layers", "1")
-        if not re.fullmatch(r"[1-9][0-9]{0,2}", every):
-            message = f"'--moe-layer-freq {every[:40]}' is read from --model; add it"
-            raise SpecError(Problem(message))
-        if int(every) > 1:
-            data |= {"moe_every": int(every), "ffn": {"intermediate_size": inner, "gated": gated}}
-    else:
-        data["ffn"] = {"intermediate_size": inner, "gated": gated}
-    return model_of(Document("the command", data))
 
 
 def _world(command: Command, settings: Settings, cluster: Cluster, assumed: list[str]) -> int:

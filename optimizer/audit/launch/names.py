@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+from optimizer.audit.launch.command import known_value
 from optimizer.errors import Problem, SpecError
 from optimizer.spec.data import configs_root
 from optimizer.spec.files import read_document
@@ -16,10 +17,12 @@ PARTS = ("attention", "ffn", "shared_experts", "experts")
 
 
 class Named(NamedTuple):
-    """A preset, and the format of the weights that the name states."""
+    """A preset, the format of the weights that the name states, and its positions where they are
+    not the preset's."""
 
     preset: str
     format: str | None
+    context: int | None = None
 
 
 @cache
@@ -43,17 +46,20 @@ def read_name(name: str) -> Named | None:
     tables, known = _tables(), _known()
     word = name.strip().rstrip("/").rsplit("/", 1)[-1].lower().replace("_", "-")
     stated: str | None = None
+    context: int | None = None
     while word not in known:
         word, dash, last = word.rpartition("-")
         if not dash or (last not in tables["formats"] and last not in tables["suffixes"]):
             return None
         stated = stated or tables["formats"].get(last)
-    return Named(known[word], stated or tables["own_format"].get(word))
+        context = context or tables["context"].get(last)
+    context = context or tables["context"].get(word)
+    return Named(known[word], stated or tables["own_format"].get(word), context)
 
 
 def model_of(name: str | None, given: ModelSpec | None) -> ModelSpec:
     """The model that a command names, or `given` (--model) in the formats that the name states."""
-    found = read_name(name) if name else None
+    found = read_name(known_value(name)) if name else None
     if given is not None:
         plain = all(getattr(given.precision, part) in ("bf16", "fp16") for part in PARTS)
         return in_format(given, found.format) if found and found.format and plain else given
@@ -61,6 +67,8 @@ def model_of(name: str | None, given: ModelSpec | None) -> ModelSpec:
         what = f"'{name[:80]}' is no model known here" if name else "the command names no model"
         raise SpecError(Problem(f"{what}; add --model with a preset, a YAML or a config.json"))
     model = read_model(found.preset).model
+    if found.context is not None:
+        model = model.model_copy(update={"max_context": found.context})
     return in_format(model, found.format) if found.format else model
 
 

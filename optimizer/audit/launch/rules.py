@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from optimizer.audit.finding import Finding, Verdict
 from optimizer.audit.launch.launch import ENGINE_NAMES, Rule, RuleKind
 
@@ -10,6 +12,42 @@ _SAID: dict[RuleKind, tuple[Verdict, str, str]] = {  # verdict, what the engine 
     "accepted": ("refuted", "accepts it and should not", ""),
     "wasteful": ("confirmed-under-reading", "accepts it", "with less effect than it seems"),
 }
+
+
+# What a flag stands for whose effect is neither in the memory nor in the times here.
+UNPRICED = {
+    "speculation, its time and the draft's memory": "specul draft eagle num-nextn medusa",
+    "adapters, their memory and time": "lora",
+    "encoders of images and sound": "mm- image audio video multimodal",
+    "prefill and decode apart": "disaggregation kv-transfer",
+    "cache or weights on the host": "offload hicache swap-space host-cache lmcache",
+    "two batches that hide each other's exchange": "two-batch dbo ubatch",
+    "conditions of the script": "(line",
+    "batches that grow": "rampup",
+}
+
+
+def unjudged(case: str, flags: Sequence[str]) -> Iterator[Finding]:
+    """Flags that matter and are not priced, each by what it stands for; then all that change
+    neither memory nor times."""
+    left = list(flags)
+    for what, words in UNPRICED.items():
+        found = [flag for flag in left if any(word in flag for word in words.split(" "))]
+        left = [flag for flag in left if flag not in found]
+        if found:
+            yield _unjudged(case, found, f"matters and is not priced: {what}")
+    if left:
+        yield _unjudged(case, left, "not judged: changes neither the memory nor the times here")
+
+
+def _unjudged(case: str, flags: Sequence[str], arithmetic: str) -> Finding:
+    return Finding(
+        case=case,
+        claim=" ".join(flags),
+        quantity="flags",
+        verdict="unverifiable",
+        arithmetic=arithmetic,
+    )
 
 
 def broken(case: str, engine: str, rule: Rule) -> Finding:

@@ -37,6 +37,8 @@ PROGRAMS = (
     ("sglang", "serve"),
     ("sglang.launch_server",),
 )
+STRETCHES = "--json-model-override-args"
+ALLOWS = "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"
 PARTITION = "SGLANG_PP_LAYER_PARTITION"
 SPANNING = (  # all-to-all backends whose groups are the whole width: they force EP = TP
     "deepep", "deepep_v2", "mooncake", "nixl", "mori", "pplx", "megamoe", "flashinfer",
@@ -115,6 +117,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         cache_shards=settings.count("decode_context"),
         redundant_experts=settings.count("redundant", 0),
         stage_layers=partition_of(command, PARTITION),
+        switched_on=command.switched_on,
         not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(assumed),
     )
@@ -169,7 +172,7 @@ def _rules(launch: Launch, settings: Settings, pp: int) -> Iterator[Rule]:
     if ranks % nodes:
         text = f"TP x PP = {ranks} % {nodes} nodes = {ranks % nodes}, must be 0"
         yield Rule("refused", f"--nnodes {nodes}", text)
-    yield from context_rules(model, launch.context, "--context-length")
+    yield from context_rules(launch, "--context-length", STRETCHES, ALLOWS)
     if not 0 < launch.budget.fraction < 1:
         yield Rule("refused", launch.budget.flag, "must be more than 0 and less than 1")
 

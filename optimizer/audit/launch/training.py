@@ -13,7 +13,7 @@ from optimizer.audit.launch.capacity import stages_of
 from optimizer.audit.launch.megatron import TrainingLaunch
 from optimizer.audit.launch.megatron_sharding import state_bytes
 from optimizer.audit.launch.pricing import Best
-from optimizer.audit.launch.rules import broken
+from optimizer.audit.launch.rules import broken, unjudged
 from optimizer.audit.launch.training_plan import beside_best, best_training
 from optimizer.audit.launch.training_step import priced_step
 from optimizer.cost.memory import layout_bytes
@@ -67,16 +67,7 @@ def judge_training(launch: TrainingLaunch, cluster: Cluster, known: dict[str, Be
         priced = priced_step(launch, cluster)
         findings.append(_memory_finding(launch, cluster, priced))
         said, step_s = _step_line(launch, priced), float(priced.step.step_s[0])
-    if launch.not_judged:
-        findings.append(
-            Finding(
-                case=launch.name,
-                claim=" ".join(launch.not_judged),
-                quantity="flags",
-                verdict="unverifiable",
-                arithmetic="not judged: the model of memory and time here has no place for them",
-            )
-        )
+    findings += unjudged(launch.name, launch.not_judged)
     limits = tuple(
         f"{found.claim}: {found.arithmetic}"
         for found in findings

@@ -219,7 +219,7 @@ def _rules(launch: Launch, settings: Settings, attention_dp: bool) -> Iterator[R
         yield from copy_rules(model, layout.tp, 1, f"tensor_parallel_size {layout.tp}")
         yield from stage_rules(model, layout.pp, launch.stage_layers, "pp_partition")
     yield from _slot_rules(model, settings)
-    yield from context_rules(model, launch.context, "max_seq_len")
+    yield from context_rules(launch, "max_seq_len", "")
     if launch.step_tokens < launch.sequences:
         text = f"less than {launch.sequences_flag}: a step of one token each does not hold them"
         yield Rule("wasteful", f"max_num_tokens {launch.step_tokens}", text)

@@ -31,6 +31,7 @@ from optimizer.units import GIB
 PROGRAMS = (("vllm", "serve"), ("python", "-m", "vllm.entrypoints.openai.api_server"))
 UTILISATION = 0.92  # --gpu-memory-utilization where nothing is said
 LARGE_GPU, LARGEST_GPU = 70 * GIB, 160 * GIB  # above which the defaults grow
+STRETCHES, ALLOWS = "--hf-overrides --rope-scaling", "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 PARTITION = "VLLM_PP_LAYER_PARTITION"
 
 
@@ -84,6 +85,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         redundant_experts=_redundant(settings),
         stage_layers=partition,
         offload_bytes=(settings.number("offload_gib") or 0.0) * GIB,
+        switched_on=command.switched_on,
         not_judged=(*command.wrapper, *settings.not_judged),
         assumptions=tuple(defaults),
     )
@@ -161,7 +163,7 @@ def _rules(launch: Launch, settings: Settings) -> Iterator[Rule]:
     dp = settings.count("data")
     if local > dp:
         yield Rule("refused", f"-dpl {local}", f"{local} local ranks of {dp} in all")
-    yield from context_rules(model, launch.context, "--max-model-len")
+    yield from context_rules(launch, "--max-model-len", STRETCHES, ALLOWS)
     yield from _batch_rules(launch, settings)
     if not 0 < launch.budget.fraction <= 1:
         yield Rule("refused", launch.budget.flag, "must be more than 0 and at most 1")

@@ -1,0 +1,167 @@
+"""Training scripts as they are handed around: variables, arrays, defaults and sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from launch_commands import layout, training
+
+from optimizer.audit.launch import audit_launches
+from optimizer.audit.launch.command import read_commands
+from optimizer.audit.launch.job import read_launches
+from optimizer.audit.launch.megatron import TrainingLaunch
+from optimizer.audit.launch.megatron_model import moe_pattern
+from optimizer.audit.launch.rules import unjudged
+from optimizer.audit.launch.script import expanded, statements
+from optimizer.errors import SpecError
+from optimizer.spec.linears import total_parameters
+from optimizer.spec.reading import read_cluster, read_model
+
+SCRIPT = """#!/bin/bash
+# Runs a model of eight experts; "quotes" and (brackets) in comments are no matter
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+GPUS_PER_NODE=8
+NNODES=${SLURM_NNODES:-"4"}
+WORLD_SIZE=$(($GPUS_PER_NODE*$NNODES))
+DATA_PATH=$1   # the first word behind the script
+DISTRIBUTED_ARGS="
+    --nproc_per_node $GPUS_PER_NODE \\
+    --nnodes $NNODES
+"
+MODEL_ARGS=(
+    --num-layers 32            # as published
+    --hidden-size 4096 --num-attention-heads 32
+    --group-query-attention --num-query-groups 8
+    --ffn-hidden-size 14336 --swiglu --vocab-size 32000
+    --untie-embeddings-and-output-weights
+    --num-experts 8 --moe-router-topk 2
+)
+TRAINING_ARGS=(
+    --seq-length 4096 --micro-batch-size 1
+    --global-batch-size $((8 * WORLD_SIZE))
+    --expert-model-parallel-size 8 --pipeline-model-parallel-size 2
+    --use-distributed-optimizer
+)
+if [ -n "$WANDB" ]; then
+    TRAINING_ARGS+=(--tensor-model-parallel-size 4)
+fi
+mkdir -p logs
+torchrun $DISTRIBUTED_ARGS pretrain_gpt.py \\
+    ${MODEL_ARGS[@]} "${TRAINING_ARGS[@]}" --data-path $DATA_PATH 2>&1 | tee log
+"""
+
+
+def read(folder: Path, text: str) -> list[TrainingLaunch]:
+    path = folder / "train.sh"
+    path.write_text(text)
+    found = read_launches([("megatron", str(path))], read_cluster("h100-sxm", gpus=32), None)
+    return [each for each in found if isinstance(each, TrainingLaunch)]
+
+
+def test_a_script_is_read_as_the_command_that_it_starts(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, SCRIPT)
+    assert layout(found).name == "PP2-EP8-EDP2-DP16"
+    assert (found.gpus, found.global_batch, found.seq_length) == (32, 256, 4096)
+    mixtral = total_parameters(read_model("mixtral-8x7b").model)
+    assert total_parameters(found.model) == pytest.approx(mixtral, rel=1e-6)
+
+
+def test_what_stands_under_a_condition_is_left_out_and_said(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, SCRIPT)
+    assert layout(found).tp == 1
+    line = next(text for text in found.not_judged if "line" in text)
+    assert line.startswith('if [ -n "$WANDB" ]')
+    (said,) = (each for each in unjudged("x", found.not_judged) if "line" in each.claim)
+    assert "matters" in said.arithmetic
+
+
+def test_variables_of_a_script_are_the_environment_of_its_command(tmp_path: Path) -> None:
+    path = tmp_path / "train.sh"
+    path.write_text(SCRIPT)
+    (command,) = read_commands(str(path), "megatron")
+    assert command.environment["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
+    assert command.environment["WORLD_SIZE"] == "32"
+    assert SCRIPT.splitlines()[(command.line or 0) - 1].startswith("torchrun")
+
+
+def test_a_script_that_starts_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="starts no engine"):
+        read(tmp_path, "#!/bin/bash\nA=1\necho $A\n")
+
+
+def test_a_degree_that_the_script_does_not_set_is_asked_for(tmp_path: Path) -> None:
+    text = SCRIPT.replace("--expert-model-parallel-size 8", "--expert-model-parallel-size $EP")
+    with pytest.raises(SpecError, match=r"'\$EP' is a shell variable; write its value"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$A", "3"),
+        ("${A}x", "3x"),
+        ("${B:-${A}}", "3"),
+        ("${B:-'y z'}", "y z"),
+        ("$((A * (A + 1)))", "12"),
+        ("$(( $A*$C ))", "12"),
+        ("$B", "$B"),
+        ("$((B + 1))", "$((B + 1))"),
+        ("$((A / 0))", "$((A / 0))"),
+        ("$(date)", "$(date)"),
+    ],
+)
+def test_values_are_put_in_place(text: str, value: str) -> None:
+    assert expanded(text, {"A": "3", "C": "4"}) == value
+
+
+def test_statements_end_outside_of_quotes_and_brackets() -> None:
+    script = 'A=1; B="x; y"\nC=(a\n b) # no; more\nrun \\\n  on\n'
+    assert [(line, " ".join(text.split())) for line, text in statements(script)] == [
+        (1, "A=1"),
+        (1, 'B="x; y"'),
+        (2, "C=(a b)"),
+        (4, "run on"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "moe"),
+    [
+        ("1", [True] * 4),
+        ("2", [True, False, True, False]),
+        ("([0]*1+[1]*3)", [False, True, True, True]),
+        ("[0,1,1,0]", [False, True, True, False]),
+    ],
+)
+def test_which_layers_are_moe_is_read_as_megatron_writes_it(text: str, moe: list[bool]) -> None:
+    assert moe_pattern(text, 4) == moe
+
+
+@pytest.mark.parametrize("text", ["[0]*3+[1]*58", "x", "[0]**9", "__import__('os')", "-1"])
+def test_a_pattern_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="--moe-layer-freq"):
+        moe_pattern(text, 4)
+
+
+def test_deepseek_v3_is_described_by_flags_alone() -> None:
+    """Latent attention, three dense layers, 58 of experts: the preset's parameters without MTP."""
+    shape = (
+        "--num-layers 61 --hidden-size 7168 --ffn-hidden-size 18432 --num-attention-heads 128 "
+        "--multi-latent-attention --q-lora-rank 1536 --kv-lora-rank 512 --qk-head-dim 128 "
+        "--qk-pos-emb-head-dim 64 --v-head-dim 128 --num-experts 256 --moe-ffn-hidden-size 2048 "
+        "--moe-shared-expert-intermediate-size 2048 --moe-router-topk 8 --swiglu "
+        "--moe-layer-freq ([0]*3+[1]*58) --untie-embeddings-and-output-weights --vocab-size 129280"
+    )
+    found = training(f"torchrun --nnodes 4 --nproc_per_node 8 pretrain_gpt.py {shape}")
+    preset = read_model("deepseek-v3").model.model_copy(update={"mtp": None})
+    assert total_parameters(found.model) == pytest.approx(total_parameters(preset), rel=1e-4)
+
+
+def test_what_matters_and_is_not_priced_stands_apart() -> None:
+    command = "vllm serve meta-llama/Llama-3.1-8B-Instruct --port 1 --enable-lora --api-key x"
+    load = {"input_len": 64, "output_len": 64, "concurrency": 4}
+    found = audit_launches([("vllm", command)], "h100-sxm", flags=load).findings
+    flags = {each.claim: each.arithmetic for each in found if each.quantity == "flags"}
+    assert flags["--enable-lora"].startswith("matters and is not priced: adapters")
+    assert flags["--port --api-key"].startswith("not judged")
