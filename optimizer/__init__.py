@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from optimizer.version import __version__
 
 if TYPE_CHECKING:
-    from optimizer.pipeline import optimize
-    from optimizer.plan import Plan, Plans
+    from optimizer.answering import optimize
+    from optimizer.plan import Answers, Plan, Plans
     from optimizer.spec.cluster import Cluster
     from optimizer.spec.model import ModelSpec
     from optimizer.spec.workload import (
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Answers",
     "Cluster",
     "ForwardWorkload",
     "ModelSpec",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answers": "optimizer.plan",
     "Cluster": "optimizer.spec.cluster",
     "ForwardWorkload": "optimizer.spec.workload",
     "ModelSpec": "optimizer.spec.model",
@@ -41,7 +43,7 @@ _HOMES = {
     "ServingWorkload": "optimizer.spec.workload",
     "TrainingWorkload": "optimizer.spec.workload",
     "Workload": "optimizer.spec.workload",
-    "optimize": "optimizer.pipeline",
+    "optimize": "optimizer.answering",
 }
 
 

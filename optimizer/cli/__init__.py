@@ -32,6 +32,11 @@ COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, 
 @click.option(
     "--top", type=click.IntRange(1, 100), default=5, help="Plans to rank.", show_default=True
 )
+@click.option(
+    "--modes",
+    metavar="MODES",
+    help="aggregated,disaggregated: rank prefill and decode together and apart, over all pools.",
+)
 @click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')
 @click.option(
     "--confidence",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,6 +22,9 @@ def plan(options: dict[str, Any]) -> None:
     from optimizer.report.files import run_files, run_name, write_run
     from optimizer.report.table import summary_text
 
+    if options["modes"] is not None:
+        compose(options)
+        return
     job = job_of(options)
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     progress = _progress(options["quiet"])
@@ -54,12 +57,43 @@ def plan(options: dict[str, Any]) -> None:
         if simulated.text:
             click.echo("\n" + simulated.text)
         click.echo(f"\nwritten to {folder}/")
-    if not all(finding.ok for finding in findings):
-        bad = [finding for finding in findings if not finding.ok]
-        for finding in bad[:10]:
-            click.echo(f"verify: {finding.check}: {finding.detail}", err=True)
+    _exit(findings, any(plan.proof.status == "FEASIBLE" for plan in plans.plans))
+
+
+def compose(options: dict[str, Any]) -> None:
+    """The main job over ways to serve."""
+    from optimizer.answering import optimize, read_modes
+    from optimizer.fleets import verify_answers
+    from optimizer.report.answers import answers_text, document_text
+    from optimizer.report.files import answers_files, run_name, write_files
+
+    modes = read_modes(options["modes"])
+    for name in ("strategy", "confidence", "survive", "current", "explain", "simulate_top"):
+        if options[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is of plans of one layout; leave out it or --modes")
+    job = job_of(options)
+    folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
+    asked = {name: options[name] for name in ("objective", "top")}
+    asked |= {"calibration": calibration_of(options), "progress": _progress(options["quiet"])}
+    answers = optimize(job.cluster, job.model, job.workload, modes=modes, **asked)
+    findings = verify_answers(answers)
+    write_files(folder, answers_files(answers, findings))
+    if options["as_json"]:
+        click.echo(document_text(answers.best), nl=False)
+    elif not options["quiet"]:
+        click.echo(f"{answers_text(answers)}\n\nwritten to {folder}/")
+    _exit(findings, answers.proof.status == "FEASIBLE")
+
+
+def _exit(findings: Sequence[Any], unproven: bool) -> None:
+    """The exit code of a run whose files are written."""
+    bad = [finding for finding in findings if not finding.ok]
+    for finding in bad[:10]:
+        click.echo(f"verify: {finding.check}: {finding.detail}", err=True)
+    if bad:
         sys.exit(EXIT_CHECK)
-    if any(plan.proof.status == "FEASIBLE" for plan in plans.plans):
+    if unproven:
         click.echo("the time limit ran out: the plan is feasible, its gap is stated", err=True)
         sys.exit(EXIT_TIME)
 

@@ -9,11 +9,11 @@ from optimizer.fleets.roles import transfer_s
 from optimizer.plan import Plan
 from optimizer.plan.fleet import FleetPart, FleetPlan, FleetProof, Served, sealed_fleet
 from optimizer.report.table import aligned
-from optimizer.search.fleet import CRITERIA, Ask, FleetChoice
+from optimizer.search.fleet import CRITERIA, Ask, FleetChoice, Objective
 from optimizer.spec.fleet import Fleet
 from optimizer.units import figure
-from optimizer.verify import Finding, verify_plan
-from optimizer.verify.fleet import verify_fleet
+from optimizer.verify import Finding
+from optimizer.verify.fleet import verify_document
 
 Placed = tuple[Part, tuple[str, ...], Plan]  # a part, its GPUs, what runs on them
 
@@ -81,33 +81,34 @@ def document_of(
         ),
         gpus=len(used),
         price_per_hour=price,
-        proof=FleetProof(
-            solver="OR-Tools CP-SAT",
-            status=choice.status,
-            objective=choice.criterion,
-            value=choice.value,
-            bound=choice.bound,
-            gap=abs(choice.bound - choice.value) / max(1, abs(choice.value)),
-            scale=choice.scale,
-            vectors=sum(
-                len(own) for ask in asks for roles in ask.modes.values() for own in roles.values()
-            ),
-            combinations=choice.combinations,
-            tie_break=CRITERIA[fleet.objective][1:],
-        ),
+        proof=proof_of(choice, asks, fleet.objective),
         notes=tuple(notes),
         plans=tuple(plan for _, _, plan in parts),
     )
     return sealed_fleet(found)
 
 
-def verify(fleet: FleetPlan) -> list[Finding]:
-    """The second opinion: the fleet as a partition, and every part's own plan."""
-    document = fleet.model_dump(mode="json", by_alias=True)
-    return [
-        *verify_fleet(document),
-        *(finding for plan in document["plans"] for finding in verify_plan(plan)),
-    ]
+def proof_of(choice: FleetChoice, asks: Sequence[Ask], objective: Objective) -> FleetProof:
+    """The solver's answer over all usage vectors."""
+    return FleetProof(
+        solver="OR-Tools CP-SAT",
+        status=choice.status,
+        objective=choice.criterion,
+        value=choice.value,
+        bound=choice.bound,
+        gap=abs(choice.bound - choice.value) / max(1, abs(choice.value)),
+        scale=choice.scale,
+        vectors=sum(
+            len(own) for ask in asks for roles in ask.modes.values() for own in roles.values()
+        ),
+        combinations=choice.combinations,
+        tie_break=CRITERIA[objective][1:],
+    )
+
+
+def verify(document: FleetPlan | Plan) -> list[Finding]:
+    """The second opinion: a plan alone; a fleet as a partition, and every part's own plan."""
+    return verify_document(document.model_dump(mode="json", by_alias=True))
 
 
 def summary(fleet: FleetPlan) -> str:

@@ -9,7 +9,7 @@ from optimizer.cost.calibration import Calibration
 from optimizer.errors import InfeasibleError
 from optimizer.fleets.answer import document_of
 from optimizer.fleets.parts import parts_of, plan_of
-from optimizer.fleets.roles import ROLES, offers_for
+from optimizer.fleets.roles import ROLES, offers_for, role_workload, transfer_s
 from optimizer.plan.fleet import FleetPlan
 from optimizer.search.fleet import (
     Ask,
@@ -22,7 +22,7 @@ from optimizer.search.fleet import (
     rooms_of,
     vectors_of,
 )
-from optimizer.spec.fleet import Demand, Fleet, Role
+from optimizer.spec.fleet import Demand, Fleet, Mode, Role
 
 
 class Asked(NamedTuple):
@@ -64,12 +64,14 @@ def offers_by_role(
     return {role: offers_for(fleet, demand, role, layers, calibration) for role in roles}
 
 
-def asked_of(fleet: Fleet, offers: Sequence[Offers], layers: int = 1) -> Asked:
-    """Every way to serve each role of each demand that fits the pools' room alone."""
+def asked_of(
+    fleet: Fleet, offers: Sequence[Offers], layers: int = 1, chains: bool = False
+) -> Asked:
+    """Every way to serve each role of each demand that fits the pools' room alone; with `chains`
+    by replicas in pieces whose sizes divide each other."""
     cluster = fleet.cluster
-    kept, notes = packable(
-        cluster, [offer for own in offers for every in own.values() for offer in every]
-    )
+    every_offer = [offer for own in offers for every in own.values() for offer in every]
+    kept, notes = packable(cluster, every_offer, chains)
     usable = set(kept)
     rooms = rooms_of(cluster, kept)
     asks = []
@@ -127,23 +129,54 @@ def _all_can_be_served(fleet: Fleet, asks: Sequence[Ask]) -> None:
             f"{', '.join(hopeless)} cannot be served on this cluster even alone",
             [
                 f"{demand.name}: {demand.wanted_per_s:g} requests/s asked for; "
-                + _most(fleet, demand)
+                + ", ".join(
+                    _most(fleet, demand, role, offers)
+                    for role, offers in offers_by_role(fleet, demand).items()
+                )
                 for demand in fleet.demands
                 if demand.name in hopeless
             ],
         )
 
 
-def _most(fleet: Fleet, demand: Demand) -> str:
-    found = []
-    for role in dict.fromkeys(role for mode in demand.modes for role in ROLES[mode]):
-        rates = [
-            offer.requests_per_s(fleet.cluster.live_gpus(offer.pool) // offer.gpus)
-            for offer in offers_for(fleet, demand, role)
-        ]
-        most = f"{max(rates):.3g} at most from one layout in one pool" if rates else ""
-        found.append(f"{role} {most or 'finds no replica that keeps its limits'}")
-    return ", ".join(found)
+def shortfall(fleet: Fleet, mode: Mode, offers: Offers) -> str:
+    """Why a mode of the only demand has no answer: what its roles could serve at most, each alone
+    on the cluster."""
+    (demand,) = fleet.demands
+    most = [_most(fleet, demand, role, offers[role]) for role in ROLES[mode]]
+    if fleet.objective == "served":
+        least = [min((offer.gpus for offer in offers[role]), default=0) for role in ROLES[mode]]
+        alone = f"; {sum(least)} GPUs at least for both" if len(least) > 1 and all(least) else ""
+        return ", ".join(most) + alone
+    return f"{demand.wanted_per_s:g} requests/s asked for; " + ", ".join(most)
+
+
+def _most(fleet: Fleet, demand: Demand, role: Role, offers: Sequence[Offer]) -> str:
+    if offers:
+        rates = _most_by_pool(fleet, offers)
+        text = f"{role} {max(rates):.3g} at most from one layout in one pool"
+        return text if sum(rates) == max(rates) else f"{text}, {sum(rates):.3g} in all"
+    if role_workload(fleet.cluster, demand, role) is None:
+        moving = f"{transfer_s(fleet.cluster, demand):.3g} s"
+        return f"{role} has no time left: moving the cache takes {moving} of the TTFT limit"
+    return f"{role} finds no replica that keeps its limits"
+
+
+def _most_by_pool(fleet: Fleet, offers: Sequence[Offer]) -> list[float]:
+    """Requests a second of the best offer in each pool with the whole pool to itself."""
+    rates = [0.0] * len(fleet.cluster.pools)
+    for offer in offers:
+        most = offer.requests_per_s(fleet.cluster.live_gpus(offer.pool) // offer.gpus)
+        rates[offer.pool] = max(rates[offer.pool], most)
+    return rates
+
+
+def most_per_s(fleet: Fleet, offers: Offers) -> float:
+    """Requests a second that no way to serve the only demand exceeds: as if every role had all
+    pools to itself."""
+    (demand,) = fleet.demands
+    rates = {role: sum(_most_by_pool(fleet, own)) for role, own in offers.items()}
+    return max(min(rates[role] for role in ROLES[mode]) for mode in demand.modes)
 
 
 def _alone(asks: Sequence[Ask]) -> list[str]:

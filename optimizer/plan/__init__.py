@@ -1,5 +1,6 @@
 """What a run answers with: the plan as a document, its files, the ranking and the comparisons."""
 
+from optimizer.plan.answers import Answer, Answers, Share
 from optimizer.plan.comparing import explanation, runners_up, terms, why_it_lost
 from optimizer.plan.document import (
     SCHEMA_VERSION,
@@ -35,6 +36,8 @@ from optimizer.plan.training import ChunkWork, Joint, LayerWork, StepCollective,
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Answer",
+    "Answers",
     "Balance",
     "Batch",
     "ChunkWork",
@@ -56,6 +59,7 @@ __all__ = [
     "RankPart",
     "Robustness",
     "RunnerUp",
+    "Share",
     "Source",
     "StageMemory",
     "StepCollective",

@@ -41,6 +41,11 @@ def read_plan(text: str, source: str = "plan") -> Plan:
         raise PlanError(f"{source}: not JSON: {error}") from None
     if not isinstance(document, dict) or "schema_version" not in document:
         raise PlanError(f"{source}: no plan: a plan is a JSON object with a schema_version")
+    if "parts" in document:
+        raise PlanError(
+            f"{source}: several plans side by side, not one; `optimize simulate` and "
+            "verify_strategy.py read it as it is"
+        )
     if document["schema_version"] != SCHEMA_VERSION:
         raise PlanError(
             f"{source}: schema version {document['schema_version']!r}; this program reads "

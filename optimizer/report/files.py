@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from optimizer.errors import Problem, SpecError
-from optimizer.plan import Plans, summary, write_plan
+from optimizer.plan import Answers, Plans, summary, write_plan
+from optimizer.report.answers import answers_csv, answers_guide, document_text
 from optimizer.report.guide import guide
 from optimizer.report.pareto import pareto_csv, pareto_svg
 from optimizer.verify import Finding, bundle, results
@@ -41,16 +42,28 @@ def run_files(plans: Plans, findings: Sequence[Finding]) -> dict[str, str]:
         "ranked_strategies.csv": ranked_csv(plans),
         "implementation_guide.md": guide(plans),
         "verify_strategy.py": bundle(),
-        "verification_results.json": json.dumps(
-            results(list(findings)), indent=1, ensure_ascii=False
-        )
-        + "\n",
+        "verification_results.json": _results_text(findings),
     }
     if plans.front is not None and len(plans.front):
         title = f"{plans.best.model.name} on {plans.best.cluster.name}"
         files["pareto.csv"] = pareto_csv(plans.front)
         files["pareto.svg"] = pareto_svg(plans.front, title)
     return files
+
+
+def answers_files(answers: Answers, findings: Sequence[Finding]) -> dict[str, str]:
+    """Every file of a run that ranked ways to serve, by name."""
+    return {
+        PLAN_FILE: document_text(answers.best),
+        "ranked_strategies.csv": answers_csv(answers),
+        "implementation_guide.md": answers_guide(answers),
+        "verify_strategy.py": bundle(),
+        "verification_results.json": _results_text(findings),
+    }
+
+
+def _results_text(findings: Sequence[Finding]) -> str:
+    return json.dumps(results(list(findings)), indent=1, ensure_ascii=False) + "\n"
 
 
 def ranked_csv(plans: Plans) -> str:

@@ -25,9 +25,9 @@ def guide(plans: Plans) -> str:
     sections = [
         f"# {plan.model.name} on {plan.cluster.name}: {plan.name}",
         _figures(plan),
-        *(_deployment(deployment) for deployment in plan.deployments),
+        *(deployment_section(deployment) for deployment in plan.deployments),
         *([_launch(plan)] if plan.deployment.training is not None else []),
-        _watch(plan),
+        watch_section(plan, "What to watch"),
         "## Ranked plans\n\n```\n" + plan_table(plans) + "\n```\n\n" + proof_line(plan),
         "## Assumptions\n\n```\n" + assumption_lines(plan) + "\n```",
         "## Check it\n\n```\npython verify_strategy.py optimal_parallel_strategy.json\n```",
@@ -56,7 +56,8 @@ def _shower(name: str) -> Callable[[float], str]:
     return milliseconds
 
 
-def _deployment(deployment: Deployment) -> str:
+def deployment_section(deployment: Deployment, title: str = "Deployment") -> str:
+    """What one deployment launches and what lies where."""
     layout, batch, placement = deployment.layout, deployment.batch, deployment.placement
     degrees = ", ".join(
         f"{name} {getattr(layout, name)}"
@@ -64,7 +65,7 @@ def _deployment(deployment: Deployment) -> str:
         if name not in ("vp", "edp") or deployment.training is not None
     )
     lines = [
-        f"## Deployment: {deployment.name}"
+        f"## {title}: {deployment.name}"
         + (f" on pool {deployment.pool}" if deployment.pool != "pool" else ""),
         f"- degrees: {degrees}; {deployment.gpus} GPUs, {len(placement.idle_gpus)} idle",
     ]
@@ -116,8 +117,9 @@ def _launch(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _watch(plan: Plan) -> str:
-    lines = ["## What to watch", ""]
+def watch_section(plan: Plan, title: str) -> str:
+    """The limits of a plan and what is left of each."""
+    lines = [f"## {title}", ""]
     for limit in plan.limits:
         if limit.limit > 0:
             show = _UNITS.get(limit.unit, figure)

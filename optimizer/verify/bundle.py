@@ -35,6 +35,7 @@ MODULES = (
     "training_step",
     "training_space",
     "checks",
+    "fleet/checks",
     "command",
 )
 HEADER = '''"""Verifies a plan: python verify_strategy.py optimal_parallel_strategy.json

@@ -7,15 +7,17 @@ import os
 import sys
 from pathlib import Path
 
-from optimizer.verify.checks import results, verify_plan
+from optimizer.verify.checks import results
 from optimizer.verify.document import Json
 from optimizer.verify.finding import Finding
+from optimizer.verify.fleet.checks import verify_document
 
 USAGE = "usage: verify_strategy.py PLAN.json [--json OUT]"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Reads one plan, prints a line for each check and each failure, and says whether all holds."""
+    """Reads one plan or fleet, prints a line for each check and each failure, and says whether all
+    holds."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "-h" in arguments or "--help" in arguments:
         print(USAGE)
@@ -30,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         document = _read(Path(arguments[0]))
-        findings = verify_plan(document)
+        findings = verify_document(document)
         _print(findings)
         if out is not None:
             _write(out, json.dumps(results(findings), indent=1, ensure_ascii=False) + "\n")

@@ -94,7 +94,7 @@ def ranked(
     }
     modes = {mode: {role: vectors[role] for role in roles} for mode, roles in MODES.items()}
     ask = Ask("d", wanted, 1.0, modes)
-    return rank_alone(ask, rooms, [0.0] * len(cluster.pools), objective, each)
+    return rank_alone(ask, rooms, [0.0] * len(cluster.pools), objective, 1000, each)
 
 
 @pytest.mark.parametrize("seed", range(25))

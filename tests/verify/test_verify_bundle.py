@@ -54,6 +54,7 @@ def test_it_imports_the_standard_library_only() -> None:
 def test_every_module_is_in_it_and_no_name_is_defined_twice() -> None:
     folder = Path(verify.__file__).parent
     there = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "bundle"}
+    there.add("fleet/checks")
     assert set(MODULES) == there
     names: list[str] = []
     for node in ast.parse(bundle()).body:

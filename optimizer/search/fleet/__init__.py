@@ -5,7 +5,7 @@ from optimizer.search.fleet.choosing import CRITERIA, FleetChoice, choose_fleet
 from optimizer.search.fleet.naming import name_gpus
 from optimizer.search.fleet.offers import Offer, best_rows, offers_of
 from optimizer.search.fleet.ranking import gpus_of, rank_alone
-from optimizer.search.fleet.reach import Ask
+from optimizer.search.fleet.reach import Ask, Objective
 from optimizer.search.fleet.room import PoolRoom, packable, rooms_of
 from optimizer.search.fleet.vectors import Use, Vector, served_by, vectors_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "CRITERIA",
     "Ask",
     "FleetChoice",
+    "Objective",
     "Offer",
     "PoolRoom",
     "Use",

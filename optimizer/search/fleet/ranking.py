@@ -3,40 +3,62 @@ each role lies in."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from typing import Literal
 
-from optimizer.search.fleet.choosing import Chosen, FleetChoice, choose_fleet
-from optimizer.search.fleet.reach import Ask, Objective, combinations_of
+from optimizer.search.fleet.choosing import Chosen, FleetChoice, choose_fleet, served_steps
+from optimizer.search.fleet.reach import Ask, Objective, combinations_of, cost_of
 from optimizer.search.fleet.room import PoolRoom
-from optimizer.search.fleet.vectors import Vector
+from optimizer.search.fleet.vectors import Vector, served_by
+from optimizer.spec.fleet import Mode
 
 
 def rank_alone(
-    ask: Ask, rooms: Sequence[PoolRoom], prices: Sequence[float], objective: Objective, each: int
+    ask: Ask,
+    rooms: Sequence[PoolRoom],
+    prices: Sequence[float],
+    objective: Objective,
+    top: int,
+    each: int = 1,
 ) -> list[FleetChoice]:
-    """The best `each` choices of every kind, of different layouts, all kinds in one order; a way
-    that fewer pools beat may be missing.
+    """The best choices, `each` of every kind and of different layouts, in order: the first `top`
+    and the best of each mode are sure to be among them; a way that fewer pools beat may be missing.
 
     The first choice's bound is that of all kinds together.
     """
+    steps = served_steps([ask]) if objective == "served" else 1.0
+    kinds = [(_bound(kind, prices, objective, steps), kind) for kind in kinds_of(ask)]
     found: list[FleetChoice] = []
-    for kind in kinds_of(ask):
+    modes: set[Mode] = set()
+    for bound, kind in sorted(kinds, key=lambda pair: pair[0]):
+        (mode,) = kind.modes
+        if mode in modes and len(found) >= top and found[top - 1].value <= bound:
+            continue
         besides: list[Chosen] = []
         while len(besides) < each:
             choice = choose_fleet([kind], rooms, prices, objective, besides)
             if choice is None or choice.chosen[0] is None:
                 break
+            modes.add(mode)
             besides.append(choice.chosen)
             found.append(choice._replace(combinations=combinations_of([ask])))
-    found.sort(key=lambda choice: (choice.value, gpus_of(choice)))
+        found.sort(key=lambda choice: (choice.value, gpus_of(choice)))
     if not found:
         return []
-    bound = min(choice.bound for choice in found)
-    best = found[0]._replace(
-        bound=bound, status="OPTIMAL" if bound == found[0].value else "FEASIBLE"
-    )
-    return [best, *found[1:]]
+    least = min(choice.bound for choice in found)
+    status: Literal["OPTIMAL", "FEASIBLE"] = "OPTIMAL" if least == found[0].value else "FEASIBLE"
+    return [found[0]._replace(bound=least, status=status), *found[1:]]
+
+
+def _bound(kind: Ask, prices: Sequence[float], objective: Objective, steps: float) -> float:
+    """What no choice of a kind goes below, as if its roles did not share room."""
+    ((_, roles),) = kind.modes.items()
+    if objective == "served":
+        rates = [max(served_by(vector) for vector in own) for own in roles.values()]
+        return -math.ceil(steps * kind.weight * min(kind.wanted_per_s, *rates))
+    return sum(min(cost_of(vector, prices, objective) for vector in own) for own in roles.values())
 
 
 def kinds_of(ask: Ask) -> Iterator[Ask]:

@@ -82,25 +82,29 @@ def _maximal(live: int, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
             yield (*cut, many)
 
 
-def packable(cluster: Cluster, offers: Sequence[Offer]) -> tuple[list[Offer], list[str]]:
+def packable(
+    cluster: Cluster, offers: Sequence[Offer], chains: bool = False
+) -> tuple[list[Offer], list[str]]:
     """(offers whose pieces can be packed exactly, what was left out).
 
-    A pool with too many ways to cut its domains keeps the longest chain of sizes that divide each
-    other, of equally long ones the chain that more offers use.
+    A pool with too many ways to cut its domains, or with `chains` every pool, keeps the longest
+    chain of sizes that divide each other, of equally long ones the chain that more offers use.
     """
     kept: list[Offer] = []
     notes: list[str] = []
     for pool, room in enumerate(rooms_of(cluster, offers)):
         own = [offer for offer in offers if offer.pool == pool]
-        if all(len(cuts) <= MAX_CUTS for cuts in room.cuts):
+        many = any(len(cuts) > MAX_CUTS for cuts in room.cuts)
+        if not many and not (chains and room.cuts):
             kept += own
             continue
         chain = _longest_chain(room.sizes, own)
         inside = [offer for offer in own if {size for size, _ in offer.pieces} <= chain]
         kept += inside
         notes.append(
-            f"{cluster.pools[pool].name}: domains can be cut in more than {MAX_CUTS:,} ways; "
-            f"{len(own) - len(inside)} of {len(own)} offers with pieces beside "
+            f"{cluster.pools[pool].name}: "
+            + (f"domains can be cut in more than {MAX_CUTS:,} ways; " if many else "")
+            + f"{len(own) - len(inside)} of {len(own)} offers with pieces beside "
             f"{', '.join(map(str, sorted(chain)))} GPUs were left out"
         )
     return kept, notes

@@ -1,5 +1,5 @@
 """The second opinion on a fleet.json: standard library only, and nothing of ours."""
 
-from optimizer.verify.fleet.checks import CHECKS, verify_fleet
+from optimizer.verify.fleet.checks import FLEET_CHECKS, verify_document, verify_fleet
 
-__all__ = ["CHECKS", "verify_fleet"]
+__all__ = ["FLEET_CHECKS", "verify_document", "verify_fleet"]

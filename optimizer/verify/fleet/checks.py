@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from optimizer.verify.cache import ELEMENT_BYTES, sequence_bytes
-from optimizer.verify.checks import run
+from optimizer.verify.checks import run, verify_plan
 from optimizer.verify.document import Json, layer_types, quantity
 from optimizer.verify.finding import (
     ROUNDING,
@@ -16,18 +16,32 @@ from optimizer.verify.finding import (
     at_most,
     equal,
 )
+from optimizer.verify.identity import identity
 from optimizer.verify.load import peak
 
-WHOLE = {"tp": 1, "cp": 1}  # the cache of one request on one rank
+ONE_RANK = {"tp": 1, "cp": 1}  # the cache of one request on one rank
 SHORT = 1 - 1e-9
 
 
 def verify_fleet(document: Json) -> list[Finding]:
     """All findings on the fleet itself; its plans are checked as plans."""
-    return [finding for check in CHECKS for finding in run(check, document)]
+    return [finding for check in FLEET_CHECKS for finding in run(check, document)]
 
 
-def live_gpus(document: Json) -> dict[str, str]:
+def verify_document(document: Json) -> list[Finding]:
+    """All findings on a plan, or on a fleet and each of its plans."""
+    if "parts" not in document:
+        return verify_plan(document)
+    parts = document.get("plans")
+    known = parts if isinstance(parts, list) else []
+    return [
+        *run(identity, document),
+        *verify_fleet(document),
+        *(finding for plan in known for finding in verify_plan(plan)),
+    ]
+
+
+def fleet_gpus(document: Json) -> dict[str, str]:
     """GPU name -> pool, of the GPUs that are not dead."""
     pools = document["cluster"]["pools"]
     found = {}
@@ -45,7 +59,7 @@ def live_gpus(document: Json) -> dict[str, str]:
 
 def partition(document: Json) -> Iterator[Outcome]:
     """Every GPU serves one part at most, lives, and lies in the part's pool; the rest is idle."""
-    live = live_gpus(document)
+    live = fleet_gpus(document)
     used = [gpu for part in document["parts"] for gpu in part["gpus"]]
     yield equal("GPUs named by more than one part", len(used) - len(set(used)), 0)
     yield all_hold(
@@ -62,14 +76,14 @@ def partition(document: Json) -> Iterator[Outcome]:
 
 def plans(document: Json) -> Iterator[Outcome]:
     """Every part's plan runs on the part's own GPUs, in as many replicas, and on that pool."""
-    live = live_gpus(document)
+    live = fleet_gpus(document)
     pools = {pool["name"]: pool for pool in document["cluster"]["pools"]}
     several = len(pools) > 1
     for part in document["parts"]:
         plan = document["plans"][part["plan"]]
         what = f"{part['demand']} {part['role']}"
         prefix = part["pool"] + "/" if several else ""
-        own = {prefix + gpu for gpu in live_gpus(plan)}
+        own = {prefix + gpu for gpu in fleet_gpus(plan)}
         yield equal(f"{what}: GPUs of its cluster", sorted(own), sorted(part["gpus"]))
         placed = plan["deployments"][0]["placement"]["rank_gpu"]
         named = {prefix + gpu for replica in placed for gpu in replica}
@@ -128,7 +142,7 @@ def apart(document: Json) -> Iterator[Outcome]:
             element = ELEMENT_BYTES[plan["model"]["precision"]["kv_cache"]]
             size = sum(
                 sequence_bytes(
-                    plan["model"]["layer_types"][name]["attention"], tokens, WHOLE, element
+                    plan["model"]["layer_types"][name]["attention"], tokens, ONE_RANK, element
                 )
                 for name in layer_types(plan["model"])
             )
@@ -184,4 +198,4 @@ def fleet_proof(document: Json) -> Iterator[Outcome]:
     yield equal("status", proof["status"], status)
 
 
-CHECKS: tuple[Check, ...] = (partition, plans, rates, apart, money, fleet_proof)
+FLEET_CHECKS: tuple[Check, ...] = (partition, plans, rates, apart, money, fleet_proof)

@@ -1,0 +1,242 @@
+"""`optimize --modes`: prefill and decode together or apart, in one pool or several, one ranking.
+
+The line of a fleet of one demand: price -> rank -> place -> plan each part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from optimizer.cost.calibration import Calibration
+from optimizer.cost.serving import sustained
+from optimizer.errors import InfeasibleError, Problem, SpecError
+from optimizer.fleets.answer import proof_of, verify
+from optimizer.fleets.planning import (
+    Asked,
+    answer_with,
+    asked_of,
+    most_per_s,
+    offers_by_role,
+    shortfall,
+)
+from optimizer.pipeline import optimize
+from optimizer.plan import Answer, Answers, Plan, Share, sealed
+from optimizer.plan.fleet import FleetPlan, sealed_fleet
+from optimizer.search.fleet import FleetChoice, rank_alone, served_by
+from optimizer.search.objectives import Objective
+from optimizer.spec.cluster import Cluster
+from optimizer.spec.fleet import Demand, Fleet, Mode
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.workload import ServingWorkload, Workload
+from optimizer.verify import Finding
+
+MAX_POOLS = 3  # that one role lies in, of so many; else 2
+MANY_GPUS = 64  # of several pools, beyond which the highest rate is sought in whole chains of sizes
+MAX_REPLICA_GPUS = 1024
+
+
+def compose(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: Workload,
+    *,
+    modes: Sequence[Mode],
+    objective: Objective = "throughput",
+    top: int = 5,
+    calibration: Calibration | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Answers:
+    """The best `top` ways to serve in some of these modes, and the best of each mode: with a
+    request rate those on the fewest GPUs, else those that sustain the highest rate.
+
+    Raises InfeasibleError with what each mode lacks where no way keeps the limits.
+    """
+    asked_for = served_workload(workload, objective)
+    stated = asked_for.request_rate
+    goal = "served" if stated is None else "gpus"
+    fleet = fleet_of(cluster, model, asked_for, modes, stated or 1.0, goal)
+    layers = top if len(cluster.pools) == 1 else 1
+    progress("pricing what each role could do")
+    offers = offers_by_role(fleet, fleet.demands[0], layers, calibration)
+    most = most_per_s(fleet, offers)
+    if stated is None and most > 0:
+        fleet = fleet_of(cluster, model, asked_for, modes, most, goal)
+    progress("ranking the ways to serve")
+    chains = stated is None and len(cluster.pools) > 1 and cluster.num_live_gpus > MANY_GPUS
+    asked = asked_of(fleet, [offers], layers, chains)
+    (ask,), rooms, prices, _ = asked
+    found = rank_alone(ask, rooms, prices, fleet.objective, top, layers)
+    missing = [mode for mode in modes if mode not in map(mode_of, found)]
+    lacking = [f"{mode}: {shortfall(fleet, mode, offers)}" for mode in missing]
+    if not found:
+        raise InfeasibleError("no way to serve keeps every limit", lacking)
+    answers: list[Answer] = []
+    for choice in foremost(found, top):
+        progress(f"planning way {len(answers) + 1}")
+        rate = stated or rate_of(choice)
+        own = fleet_of(cluster, model, asked_for, modes, rate, goal)
+        document = document_with(own, asked, choice, objective, not answers, calibration)
+        answer = answer_of(len(answers) + 1, document, mode_of(choice))
+        why = why_it_lost(answer, answers[0], goal) if answers else "the best"
+        answers.append(replace(answer, why=why))
+    notes = [*asked.notes, *lacking]
+    if stated is None:
+        notes.append(
+            "no request rate is asked for: each way stands at the highest rate that it sustains "
+            "with room for the peaks of random arrivals"
+        )
+    answers[0] = with_notes(answers[0], [*notes, *map(beside, answers[1:])])
+    proof = proof_of(found[0], asked.asks, fleet.objective)
+    return Answers(tuple(answers), proof, tuple(notes))
+
+
+def served_workload(workload: Workload, objective: Objective) -> ServingWorkload:
+    """The workload, where ways to serve it can be ranked under this objective."""
+    why = None
+    if not isinstance(workload, ServingWorkload):
+        why = f"ranks ways to serve requests; this workload is {workload.kind}"
+    elif workload.concurrency is not None:
+        why = (
+            "ranks by request rates, and a fixed concurrency is of one deployment; give "
+            "request_rate in its place, or neither to find the highest rate"
+        )
+    elif objective not in ("throughput", "gpus"):
+        why = (
+            f"ranks by requests a second or by GPUs; objective {objective} is of plans of one "
+            "layout: take throughput or gpus, under ttft and tpot limits"
+        )
+    elif objective == "gpus" and workload.request_rate is None:
+        why = "with objective gpus needs something to serve: give request_rate, such as 20 req/s"
+    if why is not None or not isinstance(workload, ServingWorkload):
+        raise SpecError(Problem(why or "", key="--modes"))
+    return workload
+
+
+def fleet_of(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: ServingWorkload,
+    modes: Sequence[Mode],
+    requests_per_s: float,
+    goal: str,
+) -> Fleet:
+    """The job as a fleet of one demand."""
+    load = workload.model_copy(update={"request_rate": requests_per_s})
+    demand = Demand(name=model.name, model=model, workload=load, modes=tuple(modes))
+    return Fleet.model_validate(
+        {
+            "name": model.name,
+            "cluster": cluster,
+            "objective": goal,
+            "max_pools": MAX_POOLS if len(cluster.pools) <= MAX_POOLS else 2,
+            "max_replica_gpus": MAX_REPLICA_GPUS,
+            "demands": (demand,),
+        }
+    )
+
+
+def mode_of(choice: FleetChoice) -> Mode:
+    """The mode of a choice for one demand."""
+    assert choice.chosen[0] is not None
+    return choice.chosen[0][0]
+
+
+def rate_of(choice: FleetChoice) -> float:
+    """Requests a second that its scarcest role sustains."""
+    assert choice.chosen[0] is not None
+    return min(served_by(vector) for vector in choice.chosen[0][1].values())
+
+
+def foremost(found: Sequence[FleetChoice], top: int) -> list[FleetChoice]:
+    """The best `top`, and after them the best of each mode that is not among them."""
+    kept = list(found[:top])
+    for choice in found[top:]:
+        if mode_of(choice) not in map(mode_of, kept):
+            kept.append(choice)
+    return kept
+
+
+def document_with(
+    fleet: Fleet,
+    asked: Asked,
+    choice: FleetChoice,
+    objective: Objective,
+    best: bool,
+    calibration: Calibration | None,
+) -> Plan | FleetPlan:
+    """A choice as a plan where it is one layout in the only pool, the best one searched among all
+    layouts at its rate; else as a fleet."""
+    assert choice.chosen[0] is not None
+    mode, roles = choice.chosen[0]
+    if mode == "disaggregated" or len(fleet.cluster.pools) > 1:
+        return answer_with(fleet, asked, choice, (), calibration)
+    ((use,),) = roles.values()
+    name = None if best else f"canonical:{use.offer.layout.name}-x{use.replicas}"
+    (demand,) = fleet.demands
+    return optimize(
+        fleet.cluster,
+        demand.model,
+        demand.workload,
+        objective=objective,
+        top=1,
+        strategy=name,
+        calibration=calibration,
+    ).best
+
+
+def answer_of(rank: int, document: Plan | FleetPlan, mode: Mode) -> Answer:
+    """A document as a ranked answer."""
+    if isinstance(document, Plan):
+        deployment, predicted = document.deployment, document.predictions
+        slots = deployment.batch.sequences_per_rank * deployment.layout.dp
+        capacity = sustained(float(slots * deployment.layout.replicas))
+        share = Share(
+            "serving",
+            deployment.pool,
+            document,
+            predicted["requests_per_s"].value,
+            capacity / predicted["request_s"].value,
+        )
+        return Answer(rank, document, mode, (share,), 0.0)
+    shares = tuple(
+        Share(
+            part.role, part.pool, document.plans[part.plan], part.share_per_s, part.capacity_per_s
+        )
+        for part in document.parts
+    )
+    return Answer(rank, document, mode, shares, document.served[0].transfer_s or 0.0)
+
+
+def why_it_lost(answer: Answer, best: Answer, goal: str) -> str:
+    """One line: the deciding figure, and what keeps the answer from more."""
+    rates = answer.requests_per_s, best.requests_per_s
+    reasons = []
+    if goal == "served" and rates[0] < rates[1] * (1 - 1e-6):
+        less = 1 - rates[0] / rates[1]
+        reasons.append(f"{less:.1%} fewer requests/s ({rates[0]:,.4g} against {rates[1]:,.4g})")
+    elif answer.gpus != best.gpus:
+        reasons.append(f"as many requests/s; {answer.gpus} GPUs against {best.gpus}")
+    else:
+        reasons.append("as many requests/s and GPUs; later in canonical order")
+    return "; ".join([*reasons, f"limited by {answer.limited_by}"])
+
+
+def beside(answer: Answer) -> str:
+    """A losing answer in a line of the best one's notes."""
+    return f"{answer.rank}. {answer.mode} {answer.name}: {answer.why}"
+
+
+def with_notes(answer: Answer, notes: Sequence[str]) -> Answer:
+    """The answer with notes in its sealed document."""
+    document = answer.document
+    update = {"notes": (*document.notes, *notes)}
+    if isinstance(document, Plan):
+        plan = sealed(document.model_copy(update=update))
+        return replace(answer, document=plan, shares=(answer.shares[0]._replace(plan=plan),))
+    return replace(answer, document=sealed_fleet(document.model_copy(update=update)))
+
+
+def verify_answers(answers: Answers) -> list[Finding]:
+    """The second opinion on every ranked answer; the findings of the best come first."""
+    return [finding for answer in answers.answers for finding in verify(answer.document)]

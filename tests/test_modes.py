@@ -1,0 +1,247 @@
+"""`optimize --modes`: prefill and decode together or apart, in one pool or several."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from optimizer import Answers, Plan, optimize
+from optimizer.answering import read_modes
+from optimizer.cli import optimize as command
+from optimizer.cost.serving import sustained
+from optimizer.errors import InfeasibleError, PlanError, SpecError
+from optimizer.fleets import plan_fleet, verify_answers
+from optimizer.fleets.composing import fleet_of
+from optimizer.plan import load_plan
+from optimizer.plan.fleet import FleetPlan
+from optimizer.report.answers import answers_csv, answers_guide, answers_text
+from optimizer.spec.fleet import Mode
+from optimizer.spec.reading import read_job
+
+BOTH: tuple[Mode, Mode] = ("aggregated", "disaggregated")
+LONG = {"input_len": 4096, "output_len": 512, "ttft": "2 s", "tpot": "30 ms"}
+SHORT = {"input_len": 128, "output_len": 512, "ttft": "2 s", "tpot": "100 ms"}
+POOLS = """
+name: two pools
+pools:
+  - {preset: h200-sxm, name: h200, nodes: 1}
+  - {preset: h100-sxm, name: h100, nodes: 2}
+"""
+
+
+def answers(
+    flags: dict[str, Any],
+    modes: tuple[Mode, ...] = BOTH,
+    hardware: str = "h200-sxm",
+    gpus: int | None = 32,
+    model: str = "deepseek-v3",
+    **options: Any,
+) -> Answers:
+    job = read_job(hardware, model, flags=flags, gpus=gpus)
+    return optimize(job.cluster, job.model, job.workload, modes=modes, **options)
+
+
+@pytest.fixture(scope="module")
+def found() -> Answers:
+    return answers(LONG)
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    path = tmp_path_factory.mktemp("pools") / "hardware.yaml"
+    path.write_text(POOLS)
+    return answers(LONG | {"tpot": "40 ms"}, hardware=str(path), gpus=None, model="qwen3-235b-a22b")
+
+
+def test_long_prompts_under_a_tight_tpot_are_served_apart(found: Answers) -> None:
+    best = found.best
+    assert best.mode == "disaggregated"
+    assert isinstance(best.document, FleetPlan)
+    together = next(answer for answer in found.answers if answer.mode == "aggregated")
+    assert isinstance(together.document, Plan)
+    assert "fewer requests/s" in together.why
+    assert "tpot" in together.limited_by
+
+
+def test_short_prompts_are_served_together() -> None:
+    short = answers(SHORT)
+    assert short.best.mode == "aggregated"
+    assert isinstance(short.best.document, Plan)
+    assert "disaggregated" in [answer.mode for answer in short.answers]
+    assert any("disaggregated prefill" in note for note in short.best.document.notes)
+
+
+def test_every_answer_is_verified_and_keeps_its_limits(found: Answers, pools: Answers) -> None:
+    for ranked, tpot_s in ((found, 0.030), (pools, 0.040)):
+        assert [finding for finding in verify_answers(ranked) if not finding.ok] == []
+        assert ranked.proof.status == "OPTIMAL"
+        assert ranked.proof.value == ranked.proof.bound
+        rates = [answer.requests_per_s for answer in ranked.answers]
+        assert rates[0] == max(rates)
+        for answer in ranked.answers:
+            assert answer.ttft_s <= 2.0
+            assert answer.tpot_s <= tpot_s
+
+
+def test_rates_are_matched_by_hand(found: Answers) -> None:
+    """Each role holds peak slots, n + 2 sqrt(n) for n in flight; the scarcer role's rate is the
+    answer's, and tokens/s are its requests times 512."""
+    best = found.best
+    capacity = {}
+    for share in best.shares:
+        batch, layout = share.plan.deployment.batch, share.plan.deployment.layout
+        slots = batch.sequences_per_rank * layout.dp * layout.replicas
+        capacity[share.role] = share.capacity_per_s
+        request_s = share.plan.predictions["request_s"].value
+        assert share.capacity_per_s >= sustained(slots) / request_s * (1 - 1e-9)
+        in_flight = share.requests_per_s * request_s
+        assert in_flight + 2 * in_flight**0.5 <= slots * (1 + 1e-9)
+    assert best.requests_per_s == pytest.approx(min(capacity.values()))
+    assert {share.requests_per_s for share in best.shares} == {best.requests_per_s}
+    assert best.tokens_per_s == pytest.approx(512 * best.requests_per_s)
+    moved_s = 61 * 4096 * 576 * 2 / 50e9 + 10e-6
+    (first,) = best.of("prefill")
+    assert best.ttft_s == pytest.approx(first.plan.predictions["ttft_s"].value + moved_s)
+
+
+def test_with_a_rate_the_fewest_gpus_are_those_of_the_fleet() -> None:
+    flags = LONG | {"request_rate": "5 req/s"}
+    ranked = answers(flags, objective="gpus")
+    job = read_job("h200-sxm", "deepseek-v3", flags=flags, gpus=32)
+    fleet = plan_fleet(fleet_of(job.cluster, job.model, job.workload, BOTH, 5.0, "gpus"))
+    assert ranked.best.gpus == fleet.gpus == ranked.proof.value
+    assert all(answer.requests_per_s == pytest.approx(5.0) for answer in ranked.answers)
+    gpus = [answer.gpus for answer in ranked.answers[:5]]
+    assert gpus == sorted(gpus)
+
+
+def test_the_highest_rate_is_one_that_the_fleet_can_be_asked_for(found: Answers) -> None:
+    """Asked for that rate the same GPUs serve it; asked for 1 % more they do not."""
+    rate = found.best.requests_per_s
+    assert answers(LONG | {"request_rate": f"{rate * 0.9999:.6f} req/s"}).best.gpus <= 32
+    with pytest.raises(InfeasibleError, match="at most from one layout"):
+        answers(LONG | {"request_rate": f"{rate * 1.01:.6f} req/s"})
+
+
+def test_an_aggregated_winner_is_the_plan_that_the_main_search_finds_at_its_rate() -> None:
+    best = answers(SHORT, ("aggregated",)).best
+    assert isinstance(best.document, Plan)
+    flags = SHORT | {"request_rate": f"{best.requests_per_s!r} req/s"}
+    job = read_job("h200-sxm", "deepseek-v3", flags=flags, gpus=32)
+    assert optimize(job.cluster, job.model, job.workload, top=1).best.name == best.document.name
+
+
+def test_pools_share_the_work(pools: Answers) -> None:
+    """Prefill in one pool and decode in another, or aggregated serving side by side."""
+    best = pools.best
+    assert isinstance(best.document, FleetPlan)
+    assert len({share.pool for share in best.shares}) == 2
+    beside = next(answer for answer in pools.answers if answer.mode == "aggregated")
+    assert {share.pool for share in beside.shares} == {"h200", "h100"}
+    assert " on h200, " in beside.name
+    assert beside.requests_per_s == pytest.approx(
+        sum(share.requests_per_s for share in beside.shares)
+    )
+
+
+def test_more_gpus_never_serve_less() -> None:
+    few, many = (answers(LONG, gpus=gpus, top=1).best.requests_per_s for gpus in (32, 48))
+    assert many >= few
+
+
+def test_a_mode_without_an_answer_is_named_beside_the_one_that_has_one() -> None:
+    """One replica of DeepSeek-V3 takes eight H200s, or seven as a pipeline: two do not fit."""
+    ranked = answers(SHORT, gpus=8)
+    assert {answer.mode for answer in ranked.answers} == {"aggregated"}
+    (note,) = (note for note in ranked.notes if note.startswith("disaggregated: "))
+    assert "10 GPUs at least for both" in note
+    assert isinstance(ranked.best.document, Plan)
+    assert note in ranked.best.document.notes
+
+
+def test_no_way_to_serve_says_what_each_mode_lacks() -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        answers(LONG | {"tpot": "1 ms"})
+    reasons = "; ".join(caught.value.reasons)
+    assert "aggregated: serving finds no replica" in reasons
+    assert "decode finds no replica" in reasons
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "says"),
+    [
+        (LONG | {"concurrency": 64}, {}, "fixed concurrency"),
+        ({"batch": 8, "seq_len": 128}, {}, "forward"),
+        (LONG, {"objective": "latency"}, "throughput or gpus"),
+        (LONG, {"objective": "balanced"}, "throughput or gpus"),
+        (LONG, {"objective": "gpus"}, "request_rate, such as 20 req/s"),
+        (LONG, {"strategy": "EP8"}, "leave out strategy or modes"),
+    ],
+)
+def test_what_has_no_sound_meaning_is_refused(
+    flags: dict[str, Any], options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(SpecError, match=says):
+        answers(flags, **options)
+
+
+def test_modes_are_read_by_the_words_of_fleet_files() -> None:
+    assert read_modes("aggregated, disaggregated") == BOTH
+    assert read_modes("disaggregated,disaggregated") == ("disaggregated",)
+    with pytest.raises(SpecError, match="not 'apart'"):
+        read_modes("apart")
+
+
+def test_what_a_reader_gets(found: Answers, pools: Answers) -> None:
+    for ranked in (found, pools):
+        text, guide = answers_text(ranked), answers_guide(ranked)
+        rows = list(csv.DictReader(io.StringIO(answers_csv(ranked))))
+        assert len(rows) == len(ranked.answers) == len(ranked.frame())
+        for row, answer in zip(rows, ranked.answers, strict=True):
+            assert answer.name in text
+            assert float(row["tokens_per_s"]) == pytest.approx(512 * float(row["requests_per_s"]))
+            assert int(row["gpus"]) == answer.gpus
+        for share in ranked.best.shares:
+            assert f"## {share.role.capitalize()}: {share.plan.name}" in guide
+            for replica in share.plan.deployment.placement.rank_gpu:
+                assert all(gpu in guide for gpu in replica)
+        assert "--disaggregation-mode prefill" in guide
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(command, arguments)
+
+
+def test_the_command_writes_what_verify_and_simulate_read(tmp_path: Path) -> None:
+    words = "--hardware h200-sxm --gpus 32 --model deepseek-v3 --input-len 4096 --output-len 512"
+    asked = [*words.split(), "--ttft", "2s", "--tpot", "30ms", "--modes", ",".join(BOTH)]
+    done = run(*asked, "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert "why the others lost" in done.output
+    plan = tmp_path / "optimal_parallel_strategy.json"
+    verified = [sys.executable, "-I", "-S", str(tmp_path / "verify_strategy.py"), str(plan)]
+    assert subprocess.run(verified, capture_output=True, check=False).returncode == 0
+    simulated = run("simulate", str(plan), "--requests", "200", "--out", str(tmp_path / "run"))
+    assert "200 finished" in simulated.output
+    with pytest.raises(PlanError, match="several plans side by side"):
+        load_plan(plan)
+    document = json.loads(plan.read_text())
+    document["served"][0]["served_per_s"] *= 1.1
+    plan.write_text(json.dumps(document))
+    assert subprocess.run(verified, capture_output=True, check=False).returncode == 4
+
+
+@pytest.mark.parametrize(
+    "option", [("--strategy", "EP8"), ("--survive", "gpu"), ("--explain", "2")]
+)
+def test_options_of_one_layout_do_not_go_with_modes(option: tuple[str, str]) -> None:
+    done = run("--hardware", "h200-sxm", "--model", "qwen3-8b", "--modes", "aggregated", *option)
+    assert "leave out it or --modes" in done.output
