@@ -65,7 +65,7 @@ def compose(options: dict[str, Any]) -> None:
     from optimizer.answering import optimize, read_modes
     from optimizer.fleets import verify_answers
     from optimizer.report.answers import answers_text, document_text
-    from optimizer.report.files import answers_files, run_name, write_files
+    from optimizer.report.files import answers_files, run_name, write_run
 
     modes = read_modes(options["modes"])
     for name in ("strategy", "confidence", "survive", "current", "explain", "simulate_top"):
@@ -78,7 +78,7 @@ def compose(options: dict[str, Any]) -> None:
     asked |= {"calibration": calibration_of(options), "progress": _progress(options["quiet"])}
     answers = optimize(job.cluster, job.model, job.workload, modes=modes, **asked)
     findings = verify_answers(answers)
-    write_files(folder, answers_files(answers, findings))
+    write_run(folder, answers_files(answers, findings))
     if options["as_json"]:
         click.echo(document_text(answers.best), nl=False)
     elif not options["quiet"]:
