@@ -158,14 +158,23 @@ def all_gather(operator: Operator, device: Device) -> Transfer:
 
 def all_to_all(operator: Operator, device: Device) -> Transfer:
     """Each rank sends payload x (n - 1)/n, the part to other domains over the slower links, of that
-    the part to other leaves over the spine."""
+    the part to other leaves over the spine. Over one rank's slower link most goes where its domain
+    holds the fewest of the group: the rest of n / inside. Left out: links of GPUs beside it."""
     payload, size = np.asarray(operator.payload_bytes), np.asarray(operator.group_size)
     inside = np.asarray(operator.inside)
     near = payload * (inside - 1) / size / device.inside.bandwidth_bytes_per_s
-    far = payload * np.maximum(size - inside, 0) / size / device.between.bandwidth_bytes_per_s
+    far = payload * (size - fewest_inside(operator)) / size / device.between.bandwidth_bytes_per_s
     hops_s = np.where(size > inside, device.between.latency_s, 0.0)
     wire_s = _over_rails(operator, device, near, far)
     return _transfer((size - 1) * payload, 0.5, size, wire_s, hops_s)
+
+
+def fewest_inside(operator: Operator) -> Floats:
+    """Ranks of the group in the domain that holds fewest of them: all others are full [n]."""
+    size, inside = np.asarray(operator.group_size), np.asarray(operator.inside)
+    rest = size % inside
+    fewest: Floats = np.where(rest > 0, rest, np.minimum(inside, size))
+    return fewest
 
 
 def _over_rails(operator: Operator, device: Device, near: Floats, far: Floats) -> Floats:
@@ -179,7 +188,8 @@ def _over_rails(operator: Operator, device: Device, near: Floats, far: Floats) -
     leaf = np.clip(np.asarray(operator.leaf), inside, np.maximum(size, inside))
     one = np.asarray(operator.payload_bytes) / size  # bytes to each other rank
     spine = one * device.oversubscription / device.between.bandwidth_bytes_per_s
-    other = (leaf - inside) * (1.0 - 1.0 / device.rails)  # ranks of the leaf on other rails
+    elsewhere = leaf - np.minimum(leaf, fewest_inside(operator))
+    other = elsewhere * (1.0 - 1.0 / device.rails)  # ranks of the leaf on other rails
     beyond = np.maximum(size - leaf, 0.0)
     through_spine = np.maximum(near, spine * (beyond + other))
     hop = near + one * other / device.inside.bandwidth_bytes_per_s

@@ -139,16 +139,18 @@ def _gather(whole_bytes: float, near: int, domains: int, links: Links) -> float:
 
 def _all_to_all(payload_bytes: float, size: int, near: int, leaf: int, links: Links) -> float:
     """All messages at once, over all tiers at the same time; to another rail of the leaf either
-    through the spine or with a first hop inside the domain."""
+    through the spine or with a first hop inside the domain. The last domain may hold fewer ranks
+    than the others: its ranks send most to other domains."""
     one = payload_bytes / size
+    last = size - near * ((size - 1) // near)
     inside = links.inside.seconds(1, one * (near - 1)) if near > 1 else 0.0
     if near == size:
         return inside
     spine = links.between.bytes_per_s / links.oversubscription
     beyond = one * max(0, size - leaf)
-    turned = one * max(0, min(leaf, size) - near) * (1 - 1 / links.rails)
+    turned = one * max(0, min(leaf, size) - last) * (1 - 1 / links.rails)
     ways = (
         max(inside, (beyond + turned) / spine),
         max(inside + turned / links.inside.bytes_per_s, beyond / spine),
     )
-    return max(min(ways), links.between.seconds(1, one * (size - near)))
+    return max(min(ways), links.between.seconds(1, one * (size - last)))

@@ -30,7 +30,7 @@ def _table_floors(pool: Json, rows: list[Json]) -> Iterator[Outcome]:
     leaf = pool.get("leaf")
     spine = links[1] / number(leaf["oversubscription"]) if leaf else links[1]
     for row in rows:
-        across = _up_to_spine(row) / spine
+        across = max(_up_to_spine(row) / spine, _out_of_domain(row) / links[1])
         peak = peaks.get(row["compute"], max(peaks.values()))
         link = links[0] if row["inside"] >= row["group_size"] else max(links)
         hops = _hops(row)
@@ -49,6 +49,14 @@ def _up_to_spine(row: Json) -> float:
         return 0.0
     size = count(row["group_size"], 1)
     return (size - count(row["leaf"], 1, size)) / size
+
+
+def _out_of_domain(row: Json) -> float:
+    """The share of an all-to-all's payload that a rank of its smallest piece sends elsewhere."""
+    size, inside = count(row["group_size"], 1), count(row["inside"], 1)
+    if row["kind"] != "all_to_all" or inside >= size:
+        return 0.0
+    return (size - (size % inside or inside)) / size
 
 
 def _hops(row: Json) -> float:

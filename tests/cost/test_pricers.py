@@ -105,6 +105,18 @@ def test_beyond_the_domain_the_slower_links_decide() -> None:
     assert all_to_all(near, H200).wire_s < all_to_all(far, H200).wire_s
 
 
+@pytest.mark.parametrize(("size", "inside"), [(9, 8), (9, 5), (14, 8), (16, 8), (7, 3), (6, 6)])
+def test_an_all_to_all_is_as_slow_as_its_slowest_rank(size: int, inside: int) -> None:
+    pieces = [inside] * (size // inside) + ([size % inside] if size % inside else [])
+    slowest = max(
+        max((piece - 1) / size * 1e9 / 450e9, (size - piece) / size * 1e9 / 50e9)
+        for piece in pieces
+    )
+    columns = (np.array([float(value)]) for value in (1e9, size, inside))
+    found = all_to_all(collective_operator("x", "all_to_all", "ep", *columns), H200)
+    assert found.wire_s == pytest.approx(slowest)
+
+
 @given(
     st.sampled_from(["gemm", "grouped_gemm", "attention", "memory"]),
     st.floats(1e-6, 1.0),

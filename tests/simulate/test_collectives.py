@@ -56,6 +56,11 @@ def test_an_all_to_all_is_as_slow_as_its_slower_tier() -> None:
     assert found == pytest.approx(START_S + 10e-6 + 8e6 / 50e9)
 
 
+def test_the_one_rank_that_lies_elsewhere_holds_an_all_to_all_up() -> None:
+    found = collective_seconds("all_to_all", 9e6, 9, 8, LINKS)
+    assert found == pytest.approx(START_S + 10e-6 + 8e6 / 50e9)
+
+
 def test_a_message_inside_a_domain_takes_the_fast_link() -> None:
     assert collective_seconds("send_recv", 4e6, 2, 2, LINKS) == START_S + 2e-6 + 1e-5
     assert collective_seconds("send_recv", 4e6, 2, 1, LINKS) == START_S + 10e-6 + 8e-5
