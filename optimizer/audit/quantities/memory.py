@@ -10,6 +10,7 @@ from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.deriving import Answer, Axis, Derived, Option, products
 from optimizer.audit.own_figures import Told, ratios, sums
+from optimizer.audit.quantities.census import counted, is_sharp, round_shares
 from optimizer.audit.training import trained_bytes, training_memory
 from optimizer.plan import Plan
 from optimizer.spec.formats import FORMATS, Format
@@ -41,7 +42,10 @@ def memory_per_gpu(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer
         "activations": activations,
     }.get(component)
     found = _planned(case, component) if build is None else build(case)
-    return Answer((*found, *sums(claim, told, "bytes")))
+    derived = (*found, *sums(claim, told, "bytes"))
+    if component != "total" or not is_sharp(claim):
+        return Answer(derived)
+    return Answer((*derived, *round_shares(case)), note=counted(case, claim, derived))
 
 
 def share_of_capacity(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
@@ -57,9 +61,6 @@ def share_of_capacity(case: Case, claim: Claim, told: Mapping[str, Told]) -> Ans
 
 def _planned(case: Case, component: str) -> Iterator[Derived]:
     """The cost model's bytes in each phase, with and without the engine's own reserve."""
-    trained = case.plans.get("training")
-    if trained is not None:
-        yield from trained_bytes(case, trained, component)
     for phase, plan in case.inference.items():
         departs = () if case.phase else (phase,)
         parts = planned_bytes(plan, component)
@@ -73,6 +74,9 @@ def _planned(case: Case, component: str) -> Iterator[Derived]:
         yield Derived(total, f"{text}; {rest}" if reserve else text, (phase,), departs)
         if reserve:
             yield Derived(total - reserve, f"{phase}, {rest}", (phase, label), (*departs, label))
+    trained = case.plans.get("training")
+    if trained is not None:
+        yield from trained_bytes(case, trained, component)
     if "training" in case.phases and component == "total":
         yield from training_memory(case)
 
@@ -179,9 +183,6 @@ def _gates(case: Case, ffn: MoeFfn) -> Axis:
 
 def activations(case: Case) -> Iterator[Derived]:
     """What the planner keeps alive at the peak, then hidden states counted in the usual ways."""
-    trained = case.plans.get("training")
-    if trained is not None:
-        yield from trained_bytes(case, trained, "activations")
     for phase, plan in case.inference.items():
         peak = planned_bytes(plan, "activations")["activations"]
         text = (
@@ -190,6 +191,9 @@ def activations(case: Case) -> Iterator[Derived]:
         )
         departs = () if case.phase else (phase,)
         yield Derived(peak, text, (phase, "alive at the peak"), departs)
+    trained = case.plans.get("training")
+    if trained is not None:
+        yield from trained_bytes(case, trained, "activations")
     layout, hidden = case.layout, case.model.hidden_size
     whole, ranks = case.batch * case.seq_len, layout.dp * layout.cp * layout.replicas
     layers = ceil(case.model.num_layers / layout.pp)
