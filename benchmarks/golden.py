@@ -20,13 +20,21 @@ from optimizer.spec.reading import read_job
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT / "configs" / "cases"
 DEGRADED = "preset: h100-sxm\nname: h100-sxm-degraded\nnodes: 3\ndead: [node1/gpu3, node2/gpu7]\n"
+MIXED = """name: h100-and-a100
+pools:
+  - {preset: h100-sxm, name: hopper}
+  - {preset: a100-sxm, name: ampere, nodes: 2, dead: [node0/gpu5, node1]}
+inter_pool: {bandwidth: 25 GB/s, latency: 20 us}
+"""
+WRITTEN = {"degraded": DEGRADED, "mixed": MIXED}  # clusters that no preset is
 Flags = dict[str, int]
 CLUSTERS: tuple[tuple[str, str, str, int | None], ...] = (
     ("deepseek-v3-on-16-h200", "h200-sxm", "deepseek-v3", 16),
     ("qwen3-235b-a22b-on-7-h200", "h200-sxm", "qwen3-235b-a22b", 7),
     ("mixtral-8x22b-on-8-a100", "a100-sxm", "mixtral-8x22b", 8),
     ("gpt-oss-120b-on-1-h100", "h100-sxm", "gpt-oss-120b", 1),
-    ("llama-3.1-405b-on-22-h100", DEGRADED, "llama-3.1-405b", None),
+    ("llama-3.1-405b-on-22-h100", "degraded", "llama-3.1-405b", None),
+    ("deepseek-v3-on-8-h100-and-7-a100", "mixed", "deepseek-v3", None),
 )
 TRAINED: tuple[tuple[str, Path | str, Path | str, int | None, Flags], ...] = (
     (
@@ -48,14 +56,14 @@ TRAINED: tuple[tuple[str, Path | str, Path | str, int | None, Flags], ...] = (
 
 def jobs(folder: Path) -> list[tuple[str, Path | str, Path | str, int | None, Flags]]:
     """(name, hardware, model, GPUs, workload flags) of every golden plan."""
-    degraded = folder / "degraded.yaml"
-    degraded.write_text(DEGRADED, encoding="utf-8")
+    for name, text in WRITTEN.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     cases: list[tuple[str, Path | str, Path | str, int | None, Flags]] = [
         (f"case-{case}", CASES / case / "hardware.yaml", CASES / case / "model.yaml", None, {})
         for case in "abcde"
     ]
     clusters: list[tuple[str, Path | str, Path | str, int | None, Flags]] = [
-        (name, degraded if hardware == DEGRADED else hardware, model, gpus, {})
+        (name, folder / f"{hardware}.yaml" if hardware in WRITTEN else hardware, model, gpus, {})
         for name, hardware, model, gpus in CLUSTERS
     ]
     return [*cases, *clusters, *TRAINED]

@@ -9,7 +9,7 @@ import numpy as np
 
 from optimizer.errors import InfeasibleError
 from optimizer.layout import ParallelLayout, divisibility_problems
-from optimizer.pipeline import optimize, place_all, price, reading_note, readings, space_of, verify
+from optimizer.pipeline import optimize, place_all, price, reading_note, readings, spaces_of, verify
 from optimizer.plan import Plan, explanation
 from optimizer.search.choosing import choose
 from optimizer.search.objectives import Objective
@@ -124,7 +124,7 @@ def _named(
         problems.append(f"GPUs: {layout.gpus} needed, {cluster.num_live_gpus} there")
     if problems:
         return None, tuple(problems)
-    spaces = [space_of(cluster, pool, layout) for pool in range(len(cluster.pools))]
+    spaces = spaces_of(cluster, model, layout, workload)
     try:
         priced = price(cluster, model, workload, spaces)
         plans = place_all(model, priced, choose(cluster, priced.candidates, objective, 1))
@@ -140,7 +140,7 @@ def _value(
     """The deciding figure of a layout's best plan, smaller is better; infinite when none exists."""
     if layout.gpus_per_replica > cluster.num_live_gpus:
         return float("inf")
-    spaces = [space_of(cluster, pool, layout) for pool in range(len(cluster.pools))]
+    spaces = spaces_of(cluster, model, layout, workload)
     try:
         candidates = price(cluster, model, workload, spaces).candidates
         best = choose(cluster, candidates, by, 1).ranked[0]

@@ -21,6 +21,7 @@ from optimizer.search.moving import (
     settle,
     shared_bytes,
 )
+from optimizer.spec.cluster import Cluster
 from optimizer.units import GIB
 
 SOURCES = ("kept", "same domain", "other domains", "storage")
@@ -101,14 +102,17 @@ def move_from(current: Plan, plan: Plan) -> Move:
     domain = {gpu: index for index, each in enumerate(plan.cluster.domains) for gpu in each.gpus}
     domains = np.array([domain.get(gpu, -1) for gpu in gpus])
     found = _sources(new, old, used, domains, size)
-    pool = next(pool for pool in plan.cluster.pools if pool.name == plan.deployment.pool)
-    times = (
-        found[:, 1] / pool.intra_node.bandwidth_bytes_per_s
-        + found[:, 2] / pool.inter_node.bandwidth_bytes_per_s
-    )
+    near, far = np.array([_link_rates(plan.cluster, domains[index]) for index in used]).T
+    times = found[:, 1] / near + found[:, 2] / far
     settled = plan.model_copy(update={"deployments": (changed, *plan.deployments[1:])})
     names = tuple(gpus[index] for index in used)
     return Move(settled, names, found, float(times.max(initial=0.0)))
+
+
+def _link_rates(cluster: Cluster, domain: int) -> tuple[float, float]:
+    """Bytes/s of a GPU's links inside its domain and between domains."""
+    pool = cluster.pools[cluster.domains[domain].pool]
+    return pool.intra_node.bandwidth_bytes_per_s, pool.inter_node.bandwidth_bytes_per_s
 
 
 def _placed(

@@ -24,10 +24,12 @@ from optimizer.layout import (
     ParallelLayout,
     Reading,
     Space,
+    SpanningSpace,
     divisibility_problems,
     enumerate_layouts,
     enumerate_training_layouts,
     read_strategy,
+    spanning_spaces,
 )
 from optimizer.layout.enumeration import spans_of
 from optimizer.plan import Plan, Plans, runners_up, sealed
@@ -79,12 +81,18 @@ def optimize(
     """
     progress("enumerating layouts")
     spaces = enumerate_spaces(cluster, model, workload, strategy)
+    if confidence is not None:
+        spaces = [space for space in spaces if not isinstance(space, SpanningSpace)]
     progress(f"pricing {sum(len(space.layouts) for space in spaces):,} layouts")
     jobs = jobs_for(cluster, model, workload, spaces, strategy, calibration)
     price_all = pricer(jobs, spaces, replicas_of(cluster, model, strategy), top)
     chosen = choose(cluster, price_all(confidence=confidence), objective, top)
     progress(f"placing the best of {chosen.account.candidates:,} candidates")
     notes = [*notes_on(cluster, chosen.left, chosen)]
+    if confidence is not None and len(cluster.pools) > 1:
+        notes.append(
+            "with a confidence each replica lies in one pool: none that spans two is searched"
+        )
     if strategy is not None:
         notes = [reading_note(strategy, readings(cluster, model, strategy, workload))]
     plans = place_all(model, priced_from(jobs, spaces, chosen.left), chosen, notes)
@@ -115,7 +123,8 @@ def enumerate_spaces(
     if strategy is None:
         if isinstance(workload, TrainingWorkload):
             return [enumerate_training_layouts(cluster, pool, model, workload) for pool in pools]
-        return [enumerate_layouts(cluster, pool, model, workload) for pool in pools]
+        own = [enumerate_layouts(cluster, pool, model, workload) for pool in pools]
+        return [*own, *_spanning(cluster, model, own)]
     layout = readings(cluster, model, strategy, workload)[0].layout
     problems = divisibility_problems(layout, model, workload)
     live = cluster.num_live_gpus
@@ -123,7 +132,24 @@ def enumerate_spaces(
         problems.append(f"GPUs: {layout.gpus} needed, {live} there")
     if problems:
         raise InfeasibleError(f"{strategy} ({layout.name}) cannot run", problems)
-    return [space_of(cluster, pool, layout) for pool in pools]
+    return spaces_of(cluster, model, layout, workload)
+
+
+def spaces_of(
+    cluster: Cluster, model: ModelSpec, layout: ParallelLayout, workload: Workload
+) -> list[Space]:
+    """One layout as the space of every pool, and of every two that its stages may span."""
+    own = [space_of(cluster, pool, layout) for pool in range(len(cluster.pools))]
+    if isinstance(workload, TrainingWorkload):
+        return own
+    return [*own, *_spanning(cluster, model, own, layout.pp)]
+
+
+def _spanning(
+    cluster: Cluster, model: ModelSpec, own: Sequence[Space], pp: int | None = None
+) -> tuple[Space, ...]:
+    stages = [space.layouts for space in own]
+    return spanning_spaces(cluster, stages, model.num_layers, pp)
 
 
 def readings(
@@ -159,7 +185,7 @@ def jobs_for(
         named = readings(cluster, model, strategy, workload)[0].layout if strategy else None
         return training_jobs(cluster, model, workload, named.vp if named is not None else None)
     hottest = imbalances(model, workload, [space.layouts for space in spaces])
-    return jobs_of(cluster, model, workload, hottest, calibration)
+    return jobs_of(cluster, model, workload, hottest, calibration, spaces)
 
 
 def pricer(

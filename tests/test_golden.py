@@ -23,6 +23,7 @@ def test_there_are_golden_plans_for_all_cases_and_clusters() -> None:
         "mixtral-8x22b-on-8-a100",
         "gpt-oss-120b-on-1-h100",
         "llama-3.1-405b-on-22-h100",
+        "deepseek-v3-on-8-h100-and-7-a100",
         "case-e-trained",
         "gpt3-175b-trained-on-512-a100",
     }

@@ -247,11 +247,11 @@ def test_of_two_pools_the_one_that_grows_is_named(tmp_path: Path) -> None:
     file.write_text(
         "name: two\npools:\n"
         "  - {name: big, preset: h100-sxm}\n"
-        "  - {name: small, preset: l4, nodes: 2, gpus_per_node: 4}\n"
+        "  - {name: small, preset: l4, nodes: 1, gpus_per_node: 1}\n"
     )
     refusal = refuse(Job(*read_job(file, "deepseek-v3", "chat")))
     repair = of_kind(refusal, "GPUs")
-    assert "8 more GPUs in pool big (16 -> 24)" in repair.text
+    assert "8 more GPUs in pool big (9 -> 17)" in repair.text
     assert repair.plan.deployment.pool == "big"
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import numpy as np
 
+from optimizer.cost.calibration import Constants
+from optimizer.cost.demand import Device
 from optimizer.cost.job import Job, step_columns
 from optimizer.cost.memory import MemoryColumns
 from optimizer.cost.price import part_seconds
@@ -16,9 +19,9 @@ from optimizer.cost.rows import Rows
 from optimizer.cost.silicon.grids import LABELS
 from optimizer.cost.stages import stage_maximum, stages_of
 from optimizer.layout import Layouts
-from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, Operator, lower
+from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Family, Floats, Operator, lower
 from optimizer.plan import GridPoint, Memory, OperatorRow, PhaseTable, StageMemory
-from optimizer.plan.document import Timing
+from optimizer.plan.tables import Timing
 from optimizer.spec.workload import ForwardWorkload
 
 
@@ -87,18 +90,54 @@ def _phase_table(
     chunk: float,
     scale: float,
 ) -> PhaseTable:
-    own = {name: float(column[0]) for name, column in columns.items()}
-    steps = _grid(job, phase, own, np.ceil(chunk / own["cp"]))
-    grid = {name: np.array([step[name] for step in steps]) for name in steps[0]}
+    steps, grid = steps_around(job, phase, columns, chunk)
     names = job.model.layer_names
     counts = {name: names.count(name) for name in job.model.layer_types}
     counts |= {EMBEDDING: 1, HEAD: 1, BOUNDARY: int(layouts.pp[0]) - 1}
+    families = lower(job.model, job.workload.engine)
+    found = operator_rows(families, grid, counts, job.device, job.constants, scale)
+    first = {name: column[:1] for name, column in grid.items()}
+    parts = part_seconds(families, first, job.device, job.constants)
+    layers = {name: parts[name] for name in job.model.layer_types}
+    slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD], job.cut)
+    slowest = scale * (slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0))
+    return summed_table(steps, found, float(slowest[0]))
+
+
+def steps_around(
+    job: Job, phase: str, columns: dict[str, Floats], chunk: float
+) -> tuple[list[dict[str, float]], dict[str, Floats]]:
+    """The grid of a phase around its own step (columns of length 1): its points, and as columns."""
+    own = {name: float(column[0]) for name, column in columns.items()}
+    steps = _grid(job, phase, own, np.ceil(chunk / own["cp"]))
+    return steps, {name: np.array([step[name] for step in steps]) for name in steps[0]}
+
+
+def operator_rows(
+    families: Iterable[Family],
+    grid: dict[str, Floats],
+    counts: Mapping[str, int],
+    device: Device,
+    constants: Constants,
+    scale: float,
+    pool: str | None = None,
+) -> list[OperatorRow]:
+    """Every operator that takes any time, of parts that are met `counts` times."""
     found = []
-    for family in lower(job.model, job.workload.engine):
+    for family in families:
         for operator in family.build({name: grid[name] for name in family.depends}):
-            row = _row(job, family.part, counts[family.part], operator, len(steps), scale)
-            if row.count and any(row.seconds):
-                found.append(row)
+            count = counts.get(family.part, 0)
+            seconds = scale * operator_seconds(operator, device, constants)
+            if count and np.any(seconds):
+                points = len(grid["tokens"])
+                found.append(_row(device, family.part, count, operator, seconds, points, pool))
+    return found
+
+
+def summed_table(
+    steps: list[dict[str, float]], found: list[OperatorRow], slowest_stage_s: float
+) -> PhaseTable:
+    """A phase's rows with their sums."""
     totals = {
         name: tuple(
             sum(row.count * getattr(row, name)[point] for row in found)
@@ -109,11 +148,6 @@ def _phase_table(
     by_group: dict[str, float] = defaultdict(float)
     for row in found:
         by_group[row.group] += row.count * row.seconds[0]
-    first = {name: column[:1] for name, column in grid.items()}
-    parts = part_seconds(lower(job.model, job.workload.engine), first, job.device, job.constants)
-    layers = {name: parts[name] for name in job.model.layer_types}
-    slowest = stage_maximum(job.model, layouts.pp, layers, parts[EMBEDDING], parts[HEAD], job.cut)
-    slowest = scale * (slowest + np.where(layouts.pp > 1, parts[BOUNDARY], 0.0))
     return PhaseTable(
         grid=tuple(
             GridPoint(tokens=step["tokens"], sequences=step["sequences"], context=step["context"])
@@ -125,15 +159,19 @@ def _phase_table(
         total_payload_bytes=totals["payload_bytes"],
         total_seconds=totals["seconds"],
         by_group=dict(by_group),
-        slowest_stage_s=float(slowest[0]),
+        slowest_stage_s=slowest_stage_s,
     )
 
 
 def _row(
-    job: Job, part: str, count: int, operator: Operator, points: int, scale: float
+    device: Device,
+    part: str,
+    count: int,
+    operator: Operator,
+    seconds: Floats,
+    points: int,
+    pool: str | None,
 ) -> OperatorRow:
-    seconds = scale * operator_seconds(operator, job.device, job.constants)
-
     def column(values: Floats | float) -> tuple[float, ...]:
         return tuple(float(value) for value in np.broadcast_to(values, points))
 
@@ -144,11 +182,12 @@ def _row(
         group=operator.group,
         kind=operator.kind,
         axis=operator.axis,
-        compute=job.device.compute(operator.format),
+        compute=device.compute(operator.format),
         count=count,
         group_size=group_size,
         inside=int(column(operator.inside)[0]),
         leaf=None if np.isinf(leaf) else int(min(leaf, group_size)),
+        pool=pool,
         m=column(operator.m),
         n=column(operator.n),
         k=column(operator.k),
@@ -156,13 +195,13 @@ def _row(
         bytes=column(operator.bytes),
         payload_bytes=column(operator.payload_bytes),
         seconds=column(seconds),
-        timed=_timing(operator, job, points),
+        timed=_timing(operator, device, points),
     )
 
 
-def _timing(operator: Operator, job: Job, points: int) -> tuple[Timing, ...] | None:
+def _timing(operator: Operator, device: Device, points: int) -> tuple[Timing, ...] | None:
     """Where the seconds of each grid point come from; None where no table has such operators."""
-    first, *_ = asks(operator, job.device)
+    first, *_ = asks(operator, device)
     if first.pricer != "measured":
         return None
     labels = np.where(first.share > 0, first.demand.label, len(LABELS)).astype(int)

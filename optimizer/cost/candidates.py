@@ -26,6 +26,8 @@ class Candidates:
 
     Serving fills ttft_s and tpot_s, latency_s is then the time of a whole request; a forward pass
     fills latency_s alone. `needs[name]` is what a limit bounds, `limits[name]` its bound [n].
+    Where replicas may span pools, `stages`, `layers` and `spans` tell for each pool the stages of a
+    replica there, the layers on them, and the GPUs of such a stage in one domain (0: none there).
     `settled` counts rows of the same space that are not here: a bound of theirs breaks the named
     limit, or is beaten in everything ("dominated") by rows that are.
     """
@@ -46,6 +48,9 @@ class Candidates:
     latency_s: Floats
     needs: Mapping[str, Floats]
     limits: Mapping[str, Floats]
+    stages: Mapping[int, Ints] = field(default_factory=dict, kw_only=True)
+    layers: Mapping[int, Ints] = field(default_factory=dict, kw_only=True)
+    spans: Mapping[int, Ints] = field(default_factory=dict, kw_only=True)
     settled: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
@@ -54,6 +59,19 @@ class Candidates:
     @property
     def gpus_per_replica(self) -> Ints:
         return self.layouts.gpus_per_replica
+
+    def shares(self) -> dict[int, tuple[Ints, Ints]]:
+        """Pool -> (stages of a replica there, GPUs of such a stage in one domain) [n]."""
+        if self.stages:
+            return {pool: (stages, self.spans[pool]) for pool, stages in self.stages.items()}
+        pp, span = self.layouts.pp, self.layouts.span
+        pools = np.unique(self.pool).tolist()
+        if len(pools) == 1:
+            return {pools[0]: (pp, span)}
+        own = {pool: self.pool == pool for pool in pools}
+        return {
+            pool: (np.where(here, pp, 0), np.where(here, span, 0)) for pool, here in own.items()
+        }
 
     def broken(self) -> NDArray[np.int64]:
         """A bit mask of broken limits [n]; bit i is the i-th name of `limits`."""

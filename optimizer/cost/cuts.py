@@ -26,16 +26,16 @@ def balanced_cut(model: ModelSpec, pp: int) -> tuple[int, ...]:
     """Layers of each stage so that the weights which the largest stage reads in a decode step are
     as few as can be: all of its layers', and the head's on the last stage. Of such cuts the one
     nearest to even; the even cut itself where it is one of them."""
-    return _balanced(*_weights(model), pp)
+    return _balanced(*layer_weights(model), pp)
 
 
 def balancing(model: ModelSpec) -> Cut:
     """balanced_cut of one model, its weights summed up once."""
-    layers, head = _weights(model)
+    layers, head = layer_weights(model)
     return lambda _, pp: _balanced(layers, head, pp)
 
 
-def _weights(model: ModelSpec) -> tuple[tuple[int, ...], int]:
+def layer_weights(model: ModelSpec) -> tuple[tuple[int, ...], int]:
     """Bytes of each layer, and of the head."""
     sizes = {
         name: sum(_bytes(linear, model) for linear in layer_linears(layer, model.hidden_size))

@@ -29,6 +29,9 @@ class Job(NamedTuple):
     calibration: Calibration
     imbalances: tuple[tuple[int, float], ...] = ()  # EP -> hottest rank's load over the mean
     cut: Cut = even_stages
+    reorder: bool = (
+        True  # whether another order of ranks than the usual is taken where it is faster
+    )
 
     @property
     def device(self) -> Device:
@@ -77,7 +80,11 @@ def degree_columns(job: Job, layouts: Layouts) -> dict[str, Floats]:
     columns |= usual_order(layouts)
     columns["leaf"] = leaf_gpus(job.cluster, job.pool, layouts)
     columns["pp_leaf"] = np.full(len(layouts), boundary_leaf(job.cluster, job.pool))
-    if isinstance(job.workload, ForwardWorkload) and job.cluster.pools[job.pool].leaf is None:
+    if (
+        job.reorder
+        and isinstance(job.workload, ForwardWorkload)
+        and job.cluster.pools[job.pool].leaf is None
+    ):
         sequence = sequence_tokens(job.workload)
         columns |= best_order(job.model, sequence, job.device, job.constants, layouts, columns)
     return columns

@@ -35,7 +35,7 @@ def _most_tokens(job: Job, rows: Rows, cp: Floats, micro: Floats) -> Floats:
     return np.maximum(np.ceil(rows.chunk / cp), micro)
 
 
-def _held(job: Job, rows: Rows) -> Floats:
+def held_sequences(job: Job, rows: Rows) -> Floats:
     """Sequences whose cache a rank keeps; a forward pass keeps none."""
     if isinstance(job.workload, ForwardWorkload):
         return np.zeros(len(rows))
@@ -47,7 +47,7 @@ def memory_of(job: Job, rows: Rows, layouts: Layouts) -> MemoryColumns:
     degrees, micro = degree_columns(job, layouts), micro_sequences(rows)
     columns = {name: column[rows.layout] for name, column in degrees.items()}
     columns["tokens"] = _most_tokens(job, rows, columns["cp"], micro)
-    columns["held"] = _held(job, rows)
+    columns["held"] = held_sequences(job, rows)
     columns["logits"] = micro
     tokens, redundant = sequence_tokens(job.workload), job.workload.redundant_experts
     return memory_columns(job.model, columns, tokens, _reserve(job), redundant)
@@ -113,14 +113,26 @@ def price_rows(job: Job, rows: Rows, layouts: Layouts, known: Uncut | None = Non
     """Seconds and bytes of every candidate under the job's cut, and each limit's need; `known`:
     what is uncut of these candidates."""
     known = known or uncut(job, rows, layouts)
-    own, micro = _held(job, rows), micro_sequences(rows)
+    own, micro = held_sequences(job, rows), micro_sequences(rows)
     fullest = fullest_bytes(job.model, known.held, layouts.pp, rows.layout, own, micro, job.cut)
     memory_bytes = fullest + known.working_bytes
     steps = {phase: _step(job, points) for phase, points in known.steps.items()}
+    return price_steps(job, rows, layouts, steps, known.correction, memory_bytes)
+
+
+def price_steps(
+    job: Job,
+    rows: Rows,
+    layouts: Layouts,
+    steps: Mapping[str, Step],
+    drawn: Factors,
+    memory_bytes: Floats,
+) -> Candidates:
+    """Candidates of known steps and known memory."""
     chosen = layouts.take(rows.layout)
     if isinstance(job.workload, ForwardWorkload):
         return _forward(job, job.workload, rows, chosen, steps["prefill"], memory_bytes)
-    return _serving(job, job.workload, rows, chosen, steps, known.correction, memory_bytes)
+    return _serving(job, job.workload, rows, chosen, steps, drawn, memory_bytes)
 
 
 def _step(job: Job, points: Points) -> Step:

@@ -59,11 +59,12 @@ def share_grid(total: int, most: int = 96) -> Ints:
 def expand(
     layouts: Layouts,
     workload: ForwardWorkload | ServingWorkload,
-    num_gpus: int,
+    num_gpus: int | Ints,
     replicas: int | None = None,
 ) -> Rows:
     """Every candidate of the space: layouts x replicas x sequences x micro-batches x chunk, in this
-    order. With `replicas` given that number is judged, whether or not there are GPUs for it."""
+    order; num_gpus: those there are, for all layouts or for each. With `replicas` given that number
+    is judged, whether or not there are GPUs for it."""
     room = num_gpus // layouts.gpus_per_replica
     if replicas is not None:
         room = np.full(len(layouts), replicas)

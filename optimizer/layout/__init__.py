@@ -5,6 +5,7 @@ from optimizer.layout.enumeration import Space, enumerate_layouts
 from optimizer.layout.leaves import boundary_leaf, leaf_gpus
 from optimizer.layout.names import Reading, read_strategy
 from optimizer.layout.rules import divisibility_problems
+from optimizer.layout.spanning import SpanningSpace, Split, spanning_spaces
 from optimizer.layout.training import enumerate_training_layouts
 
 __all__ = [
@@ -14,10 +15,13 @@ __all__ = [
     "ParallelLayout",
     "Reading",
     "Space",
+    "SpanningSpace",
+    "Split",
     "boundary_leaf",
     "divisibility_problems",
     "enumerate_layouts",
     "enumerate_training_layouts",
     "leaf_gpus",
     "read_strategy",
+    "spanning_spaces",
 ]

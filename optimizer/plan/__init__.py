@@ -7,13 +7,11 @@ from optimizer.plan.document import (
     Balance,
     Batch,
     Deployment,
-    GridPoint,
     LimitSlack,
     Memory,
-    OperatorRow,
-    PhaseTable,
     Placement,
     Plan,
+    PoolShare,
     Prediction,
     Proof,
     Provenance,
@@ -32,6 +30,7 @@ from optimizer.plan.files import (
     write_plan,
 )
 from optimizer.plan.ranked import Front, Plans, summary
+from optimizer.plan.tables import GridPoint, OperatorRow, PhaseTable
 from optimizer.plan.training import ChunkWork, Joint, LayerWork, StepCollective, Training
 
 __all__ = [
@@ -53,6 +52,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Plans",
+    "PoolShare",
     "Prediction",
     "Proof",
     "Provenance",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from optimizer.plan.document import PhaseTable, Plan, RunnerUp
+from optimizer.plan.document import Plan, RunnerUp
+from optimizer.plan.tables import PhaseTable
 from optimizer.plan.training import Training
 from optimizer.units import figure, gib, milliseconds
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from optimizer.layout import ParallelLayout
-from optimizer.plan.numbers import Number
+from optimizer.plan.numbers import Number, is_none
+from optimizer.plan.tables import PhaseTable
 from optimizer.plan.training import Training
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption, Frozen
@@ -19,11 +20,6 @@ from optimizer.spec.model import ModelSpec, Precision
 from optimizer.spec.workload import Workload
 
 SCHEMA_VERSION = "1.0"
-
-
-def _is_none(value: object) -> bool:
-    """Whether a field that few plans have is left out of the others' bytes."""
-    return value is None
 
 
 class Prediction(Frozen):
@@ -60,7 +56,7 @@ class RankPart(Frozen):
     dp: int
     ep: int
     etp: int
-    edp: int | None = Field(default=None, exclude_if=_is_none)  # training: copies of its experts
+    edp: int | None = Field(default=None, exclude_if=is_none)  # training: copies of its experts
     layers: str
     heads: str
     kv_heads: str
@@ -80,7 +76,7 @@ class Placement(Frozen):
     """
 
     span: int
-    cp_inside: int | None = Field(default=None, exclude_if=_is_none)
+    cp_inside: int | None = Field(default=None, exclude_if=is_none)
     stage_layers: tuple[tuple[int, int], ...]
     ranks: tuple[RankPart, ...]
     groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "edp", "pp"], tuple[tuple[int, ...], ...]]
@@ -90,78 +86,24 @@ class Placement(Frozen):
 
 
 class StageMemory(Frozen):
-    """Bytes of one rank of a stage (the fullest: shards are rounded up) by component."""
+    """Bytes of one rank of a stage (the fullest: shards are rounded up) by component; where stages
+    lie in several pools, the limit of its own."""
 
     stage: int
     components: dict[str, Number]
     total_bytes: Number
+    limit_bytes: Number | None = Field(default=None, exclude_if=is_none)
 
 
 class Memory(Frozen):
-    """Memory of each stage beside the GPU's: limit = GPU less the margin."""
+    """Memory of each stage beside the GPU's: limit = GPU less the margin. The fullest stage is the
+    one that fills most of its limit; GPU and limit are those of its pool."""
 
     gpu_bytes: Number
     limit_bytes: Number
     fullest_stage: int
     fullest_bytes: Number
     stages: tuple[StageMemory, ...]
-
-
-Timing = Literal["measured", "interpolated", "extrapolated", "roofline"]
-
-
-class OperatorRow(Frozen):
-    """One operator of one rank, once a run; arrays follow the phase's grid points.
-
-    `part` is a layer type, "embedding", "head" or "boundary"; `count` is how often one request's
-    token meets it on its way through all stages (layers of that type, boundaries). Of
-    group_size ranks `inside` share a domain, `leaf` a leaf switch where the cluster names those.
-    `timed` says where seconds come from if there is a table of such operators.
-    """
-
-    name: str
-    part: str
-    group: str
-    kind: str
-    axis: str
-    compute: str
-    count: int
-    group_size: int
-    inside: int
-    leaf: int | None = Field(default=None, exclude_if=_is_none)
-    m: tuple[Number, ...]
-    n: tuple[Number, ...]
-    k: tuple[Number, ...]
-    flops: tuple[Number, ...]
-    bytes: tuple[Number, ...]
-    payload_bytes: tuple[Number, ...]
-    seconds: tuple[Number, ...]
-    timed: tuple[Timing, ...] | None = Field(default=None, exclude_if=_is_none)
-
-
-class GridPoint(Frozen):
-    """One step: new tokens and sequences of one attention rank, mean cached context of a token."""
-
-    tokens: Number
-    sequences: Number
-    context: Number
-
-
-class PhaseTable(Frozen):
-    """One phase's operators over its grid; point 0 is the plan's own operating point.
-
-    Totals sum count x entry over the rows at each point; by_group is seconds at point 0, and
-    slowest_stage_s the seconds of its slowest stage.
-    """
-
-    grid: tuple[GridPoint, ...]
-    rows: tuple[OperatorRow, ...]
-    total_flops: tuple[Number, ...]
-    total_bytes: tuple[Number, ...]
-    total_payload_bytes: tuple[Number, ...]
-    total_seconds: tuple[Number, ...]
-    by_group: dict[str, Number]
-    slowest_stage_s: Number
 
 
 class Balance(Frozen):
@@ -174,11 +116,23 @@ class Balance(Frozen):
     idle_gpus: int
 
 
+class PoolShare(Frozen):
+    """The stages of every replica that lie in one pool, and the layers on them; `span` GPUs of such
+    a stage share a domain."""
+
+    pool: str
+    stages: int
+    layers: int
+    span: int
+
+
 class Deployment(Frozen):
-    """One model in one role on one pool."""
+    """One model in one role on one pool, or with the stages of its replicas in several: `shares`
+    says where, in their order; `pool` and the placement's span are then those of the first."""
 
     role: Literal["forward", "serving", "prefill", "decode", "training"]
     pool: str
+    shares: tuple[PoolShare, ...] | None = Field(default=None, exclude_if=is_none)
     precision: Precision
     layout: ParallelLayout
     name: str
@@ -188,7 +142,21 @@ class Deployment(Frozen):
     memory: Memory
     phases: dict[Literal["prefill", "decode"], PhaseTable]
     balance: Balance
-    training: Training | None = Field(default=None, exclude_if=_is_none)
+    training: Training | None = Field(default=None, exclude_if=is_none)
+
+    @property
+    def stage_pools(self) -> tuple[str, ...]:
+        """The pool of each stage."""
+        if self.shares is None:
+            return (self.pool,) * self.layout.pp
+        return tuple(share.pool for share in self.shares for _ in range(share.stages))
+
+    @property
+    def stage_spans(self) -> tuple[int, ...]:
+        """How many GPUs of each stage share a domain."""
+        if self.shares is None:
+            return (self.placement.span,) * self.layout.pp
+        return tuple(share.span for share in self.shares for _ in range(share.stages))
 
 
 class LimitSlack(Frozen):

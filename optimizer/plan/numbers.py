@@ -7,3 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def is_none(value: object) -> bool:
+    """Whether a field that few plans have is left out of the others' bytes."""
+    return value is None

@@ -12,8 +12,10 @@ from optimizer import pipeline
 from optimizer.cost.accounting import stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.rows import Rows, expand
+from optimizer.cost.spanning import Spanning
+from optimizer.cost.spanning_accounts import spanning_memory, split_of
 from optimizer.layout import Layouts, Space
-from optimizer.pipeline import Priced, price, readings, space_of
+from optimizer.pipeline import Priced, price, readings
 from optimizer.plan import Memory
 from optimizer.repairing.changes import MOST_GPUS, with_gpus
 from optimizer.repairing.job import Job
@@ -65,7 +67,7 @@ def _spaces(job: Job) -> list[Space]:
     if job.strategy is None:
         return pipeline.enumerate_spaces(job.cluster, job.model, job.workload)
     layout = readings(job.cluster, job.model, job.strategy)[0].layout
-    return [space_of(job.cluster, pool, layout) for pool in range(len(job.cluster.pools))]
+    return pipeline.spaces_of(job.cluster, job.model, layout, job.workload)
 
 
 def works(job: Job) -> bool:
@@ -117,7 +119,9 @@ def _with_more_gpus(job: Job, priced: Priced, times: int) -> Priced:
         ],
         dtype=np.float64,
     )
-    there = live[more.candidates.pool]
+    there = np.zeros(len(more.candidates))
+    for pool, (stages, _) in more.candidates.shares().items():
+        there += np.where(stages > 0, live[pool], 0.0)
     more_candidates = replace(
         more.candidates,
         precision=more.candidates.precision + len(priced.jobs),
@@ -149,4 +153,7 @@ def memory_of_row(priced: Priced, row: int) -> Memory:
         one.replicas_min,
         one.replicas_max,
     )
-    return stage_memory(priced.jobs[int(one.precision[0])], rows, one.layouts)
+    job = priced.jobs[int(one.precision[0])]
+    if isinstance(job, Spanning):
+        return spanning_memory(job, rows, *split_of(job, one))
+    return stage_memory(job, rows, one.layouts)

@@ -65,8 +65,7 @@ def deployment_section(deployment: Deployment, title: str = "Deployment") -> str
         if name not in ("vp", "edp") or deployment.training is not None
     )
     lines = [
-        f"## {title}: {deployment.name}"
-        + (f" on pool {deployment.pool}" if deployment.pool != "pool" else ""),
+        f"## {title}: {deployment.name}{_pools(deployment)}",
         f"- degrees: {degrees}; {deployment.gpus} GPUs, {len(placement.idle_gpus)} idle",
     ]
     if deployment.training is None:
@@ -95,6 +94,17 @@ def deployment_section(deployment: Deployment, title: str = "Deployment") -> str
             f"{', '.join(gpus[:SHOWN_REPLICAS])}{more} |"
         )
     return "\n".join(lines)
+
+
+def _pools(deployment: Deployment) -> str:
+    """Where its replicas lie, where there is a choice."""
+    if deployment.shares is None:
+        return f" on pool {deployment.pool}" if deployment.pool != "pool" else ""
+    told = [
+        f"{share.pool} ({share.stages} stage{'s' * (share.stages > 1)}, {share.layers} layers)"
+        for share in deployment.shares
+    ]
+    return " on pools " + ", then ".join(told)
 
 
 def _step(training: Training) -> list[str]:

@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.cuts import settled
-from optimizer.cost.job import Job, split_order
-from optimizer.cost.rows import Rows
-from optimizer.cost.stages import even_stages
-from optimizer.layout import ParallelLayout
+from optimizer.cost.job import Job
+from optimizer.cost.spanning import Spanning
 from optimizer.plan import (
     Balance,
     Batch,
@@ -30,6 +26,7 @@ from optimizer.plan import (
 from optimizer.search.choosing import Chosen, Ranked
 from optimizer.search.degrees import shapes_of
 from optimizer.search.placing import place
+from optimizer.search.settling import settle
 from optimizer.search.wording import UNITS
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.frozen import Assumption
@@ -39,27 +36,26 @@ from optimizer.spec.workload import ForwardWorkload, Workload
 from optimizer.version import __version__
 
 
-def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping[str, Any]) -> Plan:
+def assemble(
+    job: Job | Spanning, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping[str, Any]
+) -> Plan:
     """One ranked plan, whole but for the others beside it and its hash.
 
     `job` holds the pool and number formats of the choice; `space` the counts of the enumeration:
     layouts, divisibility, and the specs as the user gave them.
     """
     candidate, layout = ranked.candidate, ranked.layout
-    rows = _rows_of(candidate)
-    job, gain = settled(job, rows, candidate.layouts)
-    shape = shapes_of(candidate)[0]  # the solver leaves cuts of other shapes at any count
-    packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
-    cut = job.cut(job.model, layout.pp)
-    order = split_order(job, candidate.layouts)
+    (shapes,) = shapes_of(candidate)  # the solver leaves cuts of other shapes at any count
+    packings = tuple(each for each in ranked.choice.packings if each[1].shape in shapes)
+    lies = settle(job, ranked, chosen)
     placement = place(
-        job.cluster, job.model, layout, shape.span, packings, job.workload, cut, order
+        job.cluster, job.model, layout, lies.shares, packings, job.workload, lies.cut, lies.order
     )
-    memory = stage_memory(job, rows, candidate.layouts)
-    model: ModelSpec = space["model"]
+    memory, model = lies.memory, space["model"]
     deployment = Deployment(
         role=job.workload.kind,
-        pool=job.cluster.pools[job.pool].name,
+        pool=job.cluster.pools[lies.shares[0].pool].name,
+        shares=lies.pool_shares,
         precision=job.model.precision,
         layout=layout,
         name=layout.name,
@@ -73,7 +69,7 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
         ),
         placement=placement,
         memory=memory,
-        phases=phase_tables(job, rows, candidate.layouts),
+        phases=lies.phases,
         balance=balance_of(job.model, placement, [s.components for s in memory.stages]),
     )
     return Plan(
@@ -88,7 +84,7 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
         limits=tuple(limits_of(candidate, layout.gpus)),
         proof=proof_of(ranked, chosen, space),
         others=(),
-        notes=_cut_note(job, layout, gain),
+        notes=lies.notes,
         assumptions=(
             *job.cluster.assumptions,
             *model.assumptions,
@@ -103,27 +99,6 @@ def assemble(job: Job, ranked: Ranked, rank: int, chosen: Chosen, space: Mapping
             calibration_date=job.calibration.date,
             calibration_rows=job.calibration.rows,
         ),
-    )
-
-
-def _cut_note(job: Job, layout: ParallelLayout, gain: float | None) -> tuple[str, ...]:
-    """What stages of different size are worth, where the plan has them."""
-    even, cut = even_stages(job.model, layout.pp), job.cut(job.model, layout.pp)
-    if cut == even:
-        return ()
-    worth = "which would not fit" if gain is None else f"{gain:.1%} less tokens/s"
-    stages = [", ".join(map(str, sizes)) for sizes in (cut, even)]
-    return (f"stages of {stages[0]} layers, balanced by bytes; even ones ({stages[1]}): {worth}",)
-
-
-def _rows_of(candidate: Candidates) -> Rows:
-    return Rows(
-        np.zeros(1, dtype=np.int64),
-        candidate.sequences,
-        candidate.chunk,
-        candidate.micro_batches,
-        candidate.replicas_min,
-        candidate.replicas_max,
     )
 
 
@@ -163,7 +138,7 @@ def _count(text: str) -> int:
     return int(last or first) - int(first) + 1
 
 
-def _predictions(job: Job, ranked: Ranked) -> dict[str, Prediction]:
+def _predictions(job: Job | Spanning, ranked: Ranked) -> dict[str, Prediction]:
     """What the plan will do, each number with its interval."""
     candidate, layout, widths = ranked.candidate, ranked.layout, job.calibration.interval
     fitted = job.calibration
@@ -238,7 +213,7 @@ def proof_of(ranked: Ranked, chosen: Chosen, space: Mapping[str, Any]) -> Proof:
     )
 
 
-def cost_assumptions(job: Job) -> list[Assumption]:
+def cost_assumptions(job: Job | Spanning) -> list[Assumption]:
     """What the cost model takes where the workload leaves it open."""
     from optimizer.cost.memory import RUNTIME_RESERVE_BYTES
     from optimizer.units import exact

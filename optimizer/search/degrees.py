@@ -81,12 +81,12 @@ class DegreesModel:
         self._pack(types)
 
     def _limit_gpus(self, types: Sequence[DomainType]) -> None:
-        """GPUs used in a pool are no more than its live ones."""
-        gpus = self._candidates.gpus_per_replica * self._candidates.replicas_min
-        for pool in dict.fromkeys(kind.pool for kind in types):
+        """GPUs used in each pool are no more than its live ones."""
+        one_stage = self._candidates.layouts.width * self._candidates.replicas_min
+        for pool, (stages, _) in self._candidates.shares().items():
             live = sum(kind.many * kind.size for kind in types if kind.pool == pool)
-            rows = np.flatnonzero(self._candidates.pool == pool)
-            self._model.add(self._weighted(rows, gpus) <= live)
+            rows = np.flatnonzero(stages)
+            self._model.add(self._weighted(rows, one_stage * stages) <= live)
 
     def _limit_needs(self) -> None:
         """Memory and latencies of the chosen row are within their limits."""
@@ -100,12 +100,14 @@ class DegreesModel:
     def _pack(self, types: Sequence[DomainType]) -> None:
         """The chosen row's pieces and rests lie in the domains, each domain cut in one way."""
         layouts, replicas = self._candidates.layouts, self._candidates.replicas_min
-        stages = replicas * layouts.pp
-        pieces = stages * (layouts.width // layouts.span)
+        shares = self._candidates.shares()
         by_shape: dict[Shape, list[int]] = {}
-        for row, shape in enumerate(shapes_of(self._candidates)):
-            by_shape.setdefault(shape, []).append(row)
+        for row, shapes in enumerate(shapes_of(self._candidates)):
+            for shape in shapes:
+                by_shape.setdefault(shape, []).append(row)
         for shape, rows in by_shape.items():
+            stages = replicas * shares[shape.pool][0]
+            pieces = stages * (layouts.width // shape.span)
             supply = [
                 (kind, packing, self._model.new_int_var(0, kind.many, "y"))
                 for kind in types
@@ -158,11 +160,11 @@ class DegreesModel:
             solver.solve(model)
             tied = tied[rest[tied] == round(solver.objective_value)]
         row = next(index for index, chosen in enumerate(self._chosen) if solver.value(chosen))
-        (shape,) = shapes_of(self._candidates.take(np.array([row])))
+        (shapes,) = shapes_of(self._candidates.take(np.array([row])))
         used = tuple(
             (kind, packing, solver.value(count))
             for kind, packing, count in self._packings
-            if packing.shape == shape and solver.value(count)
+            if packing.shape in shapes and solver.value(count)
         )
         status: Literal["OPTIMAL", "FEASIBLE"] = (
             "OPTIMAL" if found == cp_model.OPTIMAL else "FEASIBLE"

@@ -68,7 +68,8 @@ def canonical_order(candidates: Candidates) -> Ints:
     other criteria's grids, then in the order the rows came in: the last word on ties [n]."""
     layouts, precision, pool = candidates.layouts, candidates.precision, candidates.pool
     degrees = (layouts.pp, layouts.dp, layouts.tp, layouts.cp, layouts.ep, layouts.etp)
-    columns = (pool, candidates.gpus_per_replica, precision, *degrees, -layouts.span)
+    spanning = (*candidates.stages.values(), *candidates.spans.values())
+    columns = (pool, candidates.gpus_per_replica, precision, *degrees, -layouts.span, *spanning)
     rows, kinds = representatives(*columns)
     rank = _places(*(column[rows] for column in columns))
     rates = significant(candidates.tokens_per_s)

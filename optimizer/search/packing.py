@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from ortools.sat.python import cp_model
 
 from optimizer.cost.candidates import Candidates
@@ -60,11 +61,15 @@ def packings_of(size: int, shape: Shape) -> tuple[Packing, ...]:
     return tuple(packing for packing in found if packing.pieces or packing.rests)
 
 
-def shapes_of(candidates: Candidates) -> list[Shape]:
-    """The shape of each row's stages."""
-    layouts = candidates.layouts
-    columns = candidates.pool, layouts.span, layouts.width % layouts.span
-    return [Shape(*key) for key in zip(*(column.tolist() for column in columns), strict=True)]
+def shapes_of(candidates: Candidates) -> list[tuple[Shape, ...]]:
+    """The shapes of each row's stages: one for each pool that has any."""
+    found: list[tuple[Shape, ...]] = [()] * len(candidates)
+    for pool, (stages, span) in candidates.shares().items():
+        rows = np.flatnonzero(stages)
+        rest = candidates.layouts.width[rows] % span[rows]
+        for row, *shape in zip(rows.tolist(), span[rows].tolist(), rest.tolist(), strict=True):
+            found[row] += (Shape(pool, *shape),)
+    return found
 
 
 def most_stages(types: Sequence[DomainType], shape: Shape, full: int) -> int:

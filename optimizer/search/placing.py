@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from optimizer.layout import Layouts, ParallelLayout, leaf_gpus
 from optimizer.plan import Placement, RankPart
@@ -17,11 +18,19 @@ from optimizer.spec.workload import TrainingWorkload, Workload
 Packings = tuple[tuple[DomainType, Packing, int], ...]
 
 
+class Share(NamedTuple):
+    """The stages of each replica that lie in one pool, with `span` GPUs of a stage in a domain."""
+
+    pool: int
+    stages: int
+    span: int
+
+
 def place(
     cluster: Cluster,
     model: ModelSpec,
     layout: ParallelLayout,
-    span: int,
+    shares: Sequence[Share],
     packings: Packings,
     workload: Workload,
     cut: tuple[int, ...],
@@ -30,19 +39,19 @@ def place(
     """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out, on
     GPUs in that order, or with cp_inside ranks of each context group in one domain.
 
-    cut: layers of each stage; in training of each chunk, of which stage s holds s, s + pp ...
+    shares: one pool, or several in the order of their stages; cut: layers of each stage, in
+    training of each chunk, of which stage s holds s, s + pp ...
     """
     stage_layers = tuple(_ranges(cut))
     trained = isinstance(workload, TrainingWorkload)
     ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
     experts = placed_experts(model, workload, layout.ep)
-    stages = list(_stage_gpus(cluster, layout, span, packings))
-    order = stage_order(layout, span, cp_inside)
-    stages = [tuple(gpu for _, gpu in sorted(zip(order, each, strict=True))) for each in stages]
+    stages = [_ordered_stages(cluster, layout, share, packings, cp_inside) for share in shares]
     rank_gpu = tuple(
         tuple(
             gpu
-            for stage in stages[replica * layout.pp : (replica + 1) * layout.pp]
+            for share, found in zip(shares, stages, strict=True)
+            for stage in found[replica * share.stages : (replica + 1) * share.stages]
             for gpu in stage
         )
         for replica in range(layout.replicas)
@@ -50,7 +59,7 @@ def place(
     used = {gpu for replica in rank_gpu for gpu in replica}
     idle = tuple(gpu for domain in cluster.domains for gpu in domain.gpus if gpu not in used)
     return Placement(
-        span=span,
+        span=shares[0].span,
         cp_inside=cp_inside,
         stage_layers=stage_layers,
         ranks=ranks,
@@ -178,23 +187,39 @@ def stage_order(layout: ParallelLayout, span: int, cp_inside: int | None) -> lis
     return sorted(ranks, key=place)
 
 
+def _ordered_stages(
+    cluster: Cluster,
+    layout: ParallelLayout,
+    share: Share,
+    packings: Packings,
+    cp_inside: int | None,
+) -> list[tuple[str, ...]]:
+    """The GPUs of the stages in one pool, each in the order of its ranks."""
+    order = stage_order(layout, share.span, cp_inside)
+    return [
+        tuple(gpu for _, gpu in sorted(zip(order, stage, strict=True)))
+        for stage in _stage_gpus(cluster, layout, share, packings)
+    ]
+
+
 def _stage_gpus(
-    cluster: Cluster, layout: ParallelLayout, span: int, packings: Packings
+    cluster: Cluster, layout: ParallelLayout, share: Share, packings: Packings
 ) -> Iterator[tuple[str, ...]]:
     """The GPUs of one stage after the other: whole pieces in domain order, then a rest; under leaf
     switches stages without a rest go by those."""
-    width, pool = layout.width, packings[0][0].pool
+    width, pool, span = layout.width, share.pool, share.span
     if cluster.pools[pool].leaf is not None and width % span == 0:
         together = int(leaf_gpus(cluster, pool, Layouts.of(layout, span))[0]) // span
         yield from leaf_stages(cluster, pool, width // span, span, together)
         return
     pieces: list[tuple[str, ...]] = []
     rests: list[tuple[str, ...]] = []
-    left: dict[tuple[int, int], list[Packing]] = defaultdict(list)
+    left: dict[int, list[Packing]] = defaultdict(list)
     for kind, packing, count in packings:
-        left[kind.pool, kind.size] += [packing] * count
+        if kind.pool == pool:
+            left[kind.size] += [packing] * count
     for domain in cluster.domains:
-        queue = left[domain.pool, len(domain.gpus)]
+        queue = left[len(domain.gpus)] if domain.pool == pool else []
         if not queue:
             continue
         packing = queue.pop(0)

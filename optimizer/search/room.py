@@ -10,24 +10,28 @@ import numpy as np
 from optimizer.cost.candidates import Candidates
 from optimizer.layout import Ints
 from optimizer.search.packing import Shape, domain_types, most_stages
-from optimizer.spec.cluster import Cluster
+from optimizer.spec.cluster import MAX_GPUS, Cluster
 
 ROOM = "room on the nodes"
+MOST_REPLICAS = MAX_GPUS
 
 
 def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
-    """Replicas of each row's layout that its pool's live domains hold at once [n]."""
+    """Replicas of each row's layout that the live domains hold at once: of its own pool, or of
+    every pool that it spans [n]."""
     types = domain_types(cluster)
-    layouts, widths = candidates.layouts, candidates.layouts.width
-    found = np.zeros(len(candidates), dtype=np.int64)
+    widths = candidates.layouts.width
+    found = np.full(len(candidates), MOST_REPLICAS)
     known: dict[tuple[Shape, int], int] = {}
-    bounds = run_bounds(candidates.pool, layouts.span, widths, layouts.pp)
-    for start, end in pairwise(bounds.tolist()):
-        span, width = int(layouts.span[start]), int(widths[start])
-        key = Shape(int(candidates.pool[start]), span, width % span), width // span
-        if key not in known:
-            known[key] = most_stages(types, *key)
-        found[start:end] = known[key] // int(layouts.pp[start])
+    for pool, (stages, spans) in candidates.shares().items():
+        for start, end in pairwise(run_bounds(stages, spans, widths).tolist()):
+            span, width, own = int(spans[start]), int(widths[start]), int(stages[start])
+            if own == 0:
+                continue
+            key = Shape(pool, span, width % span), width // span
+            if key not in known:
+                known[key] = most_stages(types, *key)
+            found[start:end] = np.minimum(found[start:end], known[key] // own)
     return found
 
 

@@ -1,9 +1,9 @@
 """The first sieve: rows that break a limit, and rows that another row of the same layout beats.
 
 It takes the candidates part by part, so that no more than one part and what is left of the others
-are in memory at once. Rows of one layout (in its span, pool, number formats and, for a fixed load,
-its replicas) differ in sequences, chunk and micro-batches alone and take the same GPUs of the same
-nodes: of two such rows the one with no less tokens/s and no more latency is no worse under any
+are in memory at once. Rows of one layout (in its spans, pools, number formats and, for a fixed
+load, its replicas) differ in sequences, chunk and micro-batches alone and take the same GPUs of the
+same nodes: of two such rows the one with no less tokens/s and no more latency is no worse under any
 objective.
 """
 
@@ -124,7 +124,8 @@ def _best_of_each_run(part: Candidates, feasible: Ints) -> Ints:
     tokens/s are above all before it.
     """
     degrees = [getattr(part.layouts, column.name) for column in fields(part.layouts)]
-    columns = (part.pool, part.precision, *degrees, part.replicas_min, part.replicas_max)
+    pools = (*part.stages.values(), *part.spans.values())
+    columns = (part.pool, part.precision, *degrees, *pools, part.replicas_min, part.replicas_max)
     run = numbered(run_bounds(*columns))[feasible]
     rates, latencies = (
         significant(column[feasible]) for column in (part.tokens_per_s, part.latency_s)

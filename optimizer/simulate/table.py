@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from optimizer.errors import PlanError
 from optimizer.plan import Deployment, GridPoint, OperatorRow, PhaseTable
-from optimizer.simulate.collectives import Links, collective_seconds
+from optimizer.simulate.collectives import BETWEEN_SHARE, Links, collective_seconds, tier_of
 from optimizer.spec.cluster import Cluster
 
 Floats = NDArray[np.float64]
 Quantity = Literal["seconds", "flops", "bytes", "payload_bytes"]
 QUANTITIES: tuple[Quantity, ...] = ("seconds", "flops", "bytes", "payload_bytes")
+POOL_SEND = "pool_send"  # from the last stage in a pool to the first in the next
 COLLECTIVES = frozenset(("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"))
 
 
@@ -87,10 +88,7 @@ def step_table(cluster: Cluster, deployment: Deployment, phase: str) -> StepTabl
     if table is None:
         raise PlanError(f"{where}: the plan has none; plan again from the same inputs")
     _check(table, where)
-    pool = next((pool for pool in cluster.pools if pool.name == deployment.pool), None)
-    if pool is None:
-        raise PlanError(f"{where}: the cluster has no pool {deployment.pool!r}")
-    values = _values(table, Links.of(pool))
+    values = _values(table, _links(cluster, deployment, table, where))
     grid = table.grid
     tokens = tuple(sorted({point.tokens for point in grid}))
     columns = []
@@ -102,7 +100,32 @@ def step_table(cluster: Cluster, deployment: Deployment, phase: str) -> StepTabl
     return StepTable(phase, table.rows, tokens, tuple(columns))
 
 
-def _values(table: PhaseTable, links: Links) -> dict[Quantity, Floats]:
+def _links(cluster: Cluster, deployment: Deployment, table: PhaseTable, where: str) -> list[Links]:
+    """What each row's messages take: its pool's links, or those between two pools."""
+    known = {pool.name: Links.of(pool) for pool in cluster.pools}
+    pools = dict.fromkeys(deployment.stage_pools)
+    found = []
+    for row in table.rows:
+        name = row.pool or deployment.pool
+        if name not in known or name not in pools:
+            raise PlanError(f"{where}: the cluster has no pool {name!r}, or no stage lies there")
+        found.append(known[name])
+        if row.name == POOL_SEND:
+            after = list(pools).index(name) + 1
+            if after == len(pools):
+                raise PlanError(f"{where}: nothing lies behind {name}, which sends to a next pool")
+            found[-1] = _between(cluster, name, list(pools)[after])
+    return found
+
+
+def _between(cluster: Cluster, one: str, other: str) -> Links:
+    """The link from one pool to another for all messages."""
+    places = [pool.name for pool in cluster.pools]
+    tier = tier_of(cluster.between(places.index(one), places.index(other)), BETWEEN_SHARE)
+    return Links(tier, tier)
+
+
+def _values(table: PhaseTable, links: list[Links]) -> dict[Quantity, Floats]:
     """Every quantity [rows, points]."""
     values = {
         name: np.array([getattr(row, name) for row in table.rows], dtype=np.float64)
@@ -111,7 +134,9 @@ def _values(table: PhaseTable, links: Links) -> dict[Quantity, Floats]:
     for index, row in enumerate(table.rows):
         if row.kind in COLLECTIVES:
             values["seconds"][index] = [
-                collective_seconds(row.kind, payload, row.group_size, row.inside, links, row.leaf)
+                collective_seconds(
+                    row.kind, payload, row.group_size, row.inside, links[index], row.leaf
+                )
                 for payload in row.payload_bytes
             ]
     return values

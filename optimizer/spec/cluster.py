@@ -187,6 +187,11 @@ class Cluster(Frozen):
             raise wrong("names every GPU there is; one at least must live", "pools", 0, "dead")
         return self
 
+    def between(self, one: int, other: int) -> Link:
+        """What joins two pools: inter_pool, or the slower one's inter-node link."""
+        own = [self.pools[pool].inter_node for pool in (one, other)]
+        return self.inter_pool or min(own, key=lambda link: link.bandwidth_bytes_per_s)
+
     @cached_property
     def domains(self) -> tuple[Domain, ...]:
         """Every domain with its live GPUs, in file order; GPU names carry the pool if several."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from optimizer.verify.document import Json, degrees, number
 from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal, rounding
+from optimizer.verify.gpus import shares_of
 from optimizer.verify.memory import expert_pairs
 from optimizer.verify.products import attention_flops, shapes
 from optimizer.verify.tables import part_counts, tables
@@ -18,8 +19,12 @@ SPREADS = 4.0  # standard deviations by which the hottest rank's pairs may excee
 def arithmetic(plan: Json) -> Iterator[Outcome]:
     """Operations of every row follow from its shape, and its shape from the specs."""
     for deployment, phase, table in tables(plan):
-        for part in part_counts(plan, degrees(deployment)):
-            rows = [row for row in table["rows"] if row["part"] == part]
+        parts = [
+            (part, [row for row in share.rows(deployment, table) if row["part"] == part])
+            for share in shares_of(plan, deployment)
+            for part in part_counts(plan, deployment, share)
+        ]
+        for part, rows in parts:
             if rows:
                 outcomes = _part(plan, deployment, part, rows, table["grid"])
                 yield all_hold(f"{phase} {part}", outcomes)

@@ -21,6 +21,7 @@ MODULES = (
     "counts",
     "products",
     "tables",
+    "pools",
     "arithmetic",
     "traffic",
     "switches",

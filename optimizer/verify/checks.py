@@ -15,6 +15,7 @@ from optimizer.verify.limits import limits
 from optimizer.verify.load import balance, batch, precision
 from optimizer.verify.memory import activations, memory_sums
 from optimizer.verify.placement import coordinates, coverage, groups, stages
+from optimizer.verify.pools import crossings, pools
 from optimizer.verify.predictions import identities, intervals, steps
 from optimizer.verify.proof import candidates, others, proof
 from optimizer.verify.robustness import robustness
@@ -49,6 +50,7 @@ CHECKS: tuple[Check, ...] = (
     expert_slots,
     groups,
     spans,
+    pools,
     weights,
     cache,
     activations,
@@ -60,6 +62,7 @@ CHECKS: tuple[Check, ...] = (
     floors,
     collectives,
     switches,
+    crossings,
     traffic,
     intervals,
     identities,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optimizer.verify.document import Json, count, degrees, redundant_experts
 from optimizer.verify.finding import Outcome, equal
-from optimizer.verify.gpus import domains_of, live_gpus, pool_of
+from optimizer.verify.gpus import Share, domains_of, live_gpus, shares_of
 from optimizer.verify.matrices import FORMATS, up
 
 
@@ -36,7 +36,12 @@ def gpu_counts(plan: Json) -> Iterator[Outcome]:
         yield equal("replicas x pp x width", deployment["gpus"], layout["replicas"] * replica)
         sizes = [len(row) for row in placement["rank_gpu"]]
         yield equal("GPUs of each replica", sizes, [replica] * layout["replicas"])
-        homes = {gpu for domain in domains_of(plan, pool_of(plan, deployment)) for gpu in domain}
+        homes = {
+            gpu
+            for share in shares_of(plan, deployment)
+            for domain in domains_of(plan, share.pool)
+            for gpu in domain
+        }
         here = [gpu for row in placement["rank_gpu"] for gpu in row]
         strangers = sorted(set(here) - homes)
         yield not strangers, f"GPUs that are dead or unknown: {strangers[:3] or 'none'}"
@@ -54,25 +59,28 @@ def spans(plan: Json) -> Iterator[Outcome]:
     """Each run of `span` ranks of a stage lies in one domain, and no group spans more domains;
     where `cp_inside` says so the ranks run in another order."""
     for deployment in plan["deployments"]:
-        layout, placement = degrees(deployment), deployment["placement"]
-        span, width = count(placement["span"], 1), layout["width"]
-        yield span <= width, f"span {span} of a stage of {width} GPUs"
-        home = {
-            gpu: number
-            for number, domain in enumerate(domains_of(plan, pool_of(plan, deployment)))
-            for gpu in domain
-        }
-        order, pieces = _order(layout, placement), 0
-        for replica, gpus in enumerate(placement["rank_gpu"]):
-            for start in range(0, len(gpus), width):
-                for first in range(0, width, span):
-                    piece = [gpus[start + rank] for rank in order[first : first + span]]
-                    found = {home[gpu] for gpu in piece}
-                    pieces += 1
-                    if len(found) != 1:
-                        yield False, f"replica {replica}: {piece[0]} ... in {len(found)} domains"
-        stages = layout["replicas"] * layout["pp"]
-        yield equal(f"pieces of {span} GPUs", pieces, stages * up(width, span))
+        for share in shares_of(plan, deployment):
+            yield from _share_spans(plan, deployment, share)
+
+
+def _share_spans(plan: Json, deployment: Json, share: Share) -> Iterator[Outcome]:
+    layout, placement = degrees(deployment), deployment["placement"]
+    span, width = share.span, layout["width"]
+    yield span <= width, f"span {span} of a stage of {width} GPUs"
+    home = {
+        gpu: number for number, domain in enumerate(domains_of(plan, share.pool)) for gpu in domain
+    }
+    order, pieces = _order(layout, placement), 0
+    for replica, gpus in enumerate(placement["rank_gpu"]):
+        for stage in range(share.first, share.first + share.stages):
+            for first in range(0, width, span):
+                piece = [gpus[stage * width + rank] for rank in order[first : first + span]]
+                found = {home[gpu] for gpu in piece}
+                pieces += 1
+                if len(found) != 1:
+                    yield False, f"replica {replica}: {piece[0]} ... in {len(found)} domains"
+    stages = layout["replicas"] * share.stages
+    yield equal(f"pieces of {span} GPUs", pieces, stages * up(width, span))
 
 
 def _order(layout: dict[str, int], placement: Json) -> list[int]:

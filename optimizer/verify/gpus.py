@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from optimizer.verify.document import MOST_GPUS, Json, Unreadable, count
+from typing import NamedTuple
+
+from optimizer.verify.document import MOST_GPUS, Json, Unreadable, count, degrees
+
+CROSSING = "pool_send"  # the operator that sends from one pool of a replica to the next
+
+
+class Share(NamedTuple):
+    """The stages of every replica that lie in one pool, `span` GPUs of each in a domain."""
+
+    pool: Json
+    first: int
+    stages: int
+    span: int
+
+    def rows(self, deployment: Json, table: Json) -> list[Json]:
+        """The operators that run there, without what is sent to the next pool."""
+        if "shares" not in deployment:
+            return list(table["rows"])
+        own = [row for row in table["rows"] if row["pool"] == self.pool["name"]]
+        return [row for row in own if row["name"] != CROSSING]
+
+
+def pool_named(plan: Json, name: str) -> Json:
+    """A pool of the cluster."""
+    for pool in plan["cluster"]["pools"]:
+        if pool["name"] == name:
+            found: Json = pool
+            return found
+    raise Unreadable(f"the cluster has no pool {name!r}")
 
 
 def pool_of(plan: Json, deployment: Json) -> Json:
-    """The pool that a deployment names."""
-    for pool in plan["cluster"]["pools"]:
-        if pool["name"] == deployment["pool"]:
-            found: Json = pool
-            return found
-    raise Unreadable(f"the cluster has no pool {deployment['pool']!r}")
+    """The pool that a deployment names: of its first stages, where its replicas span several."""
+    return pool_named(plan, deployment["pool"])
+
+
+def shares_of(plan: Json, deployment: Json) -> list[Share]:
+    """Where the stages of a replica lie: in one pool, or in several after each other."""
+    pp, placement = degrees(deployment)["pp"], deployment["placement"]
+    if "shares" not in deployment:
+        return [Share(pool_of(plan, deployment), 0, pp, count(placement["span"], 1))]
+    found: list[Share] = []
+    for told in deployment["shares"]:
+        first = sum(share.stages for share in found)
+        stages, span = count(told["stages"], 1, pp - first), count(told["span"], 1)
+        found.append(Share(pool_named(plan, told["pool"]), first, stages, span))
+    if sum(share.stages for share in found) != pp:
+        raise Unreadable(f"pools with {sum(share.stages for share in found)} of {pp} stages")
+    return found
+
+
+def stage_pools(plan: Json, deployment: Json) -> list[Json]:
+    """The pool of each stage."""
+    return [share.pool for share in shares_of(plan, deployment) for _ in range(share.stages)]
 
 
 def domains_of(plan: Json, pool: Json) -> list[list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optimizer.verify.document import Json, count, is_serving, is_training, number, quantity
 from optimizer.verify.finding import ROUNDING, Outcome, equal
-from optimizer.verify.gpus import domains_of, pool_of
+from optimizer.verify.gpus import domains_of, shares_of
 from optimizer.verify.robustness import share
 
 TIMES = ("ttft", "tpot", "latency", "step time")
@@ -44,7 +44,8 @@ def limits(plan: Json) -> Iterator[Outcome]:
     yield equal("memory there, bytes", held["memory"]["limit"], there, ROUNDING)
     used = sum(count(each["gpus"], 1) for each in plan["deployments"])
     yield equal("GPUs needed", held["GPUs"]["need"], used)
-    pools = {each["pool"]: pool_of(plan, each) for each in plan["deployments"]}
+    shares = [share for each in plan["deployments"] for share in shares_of(plan, each)]
+    pools = {share.pool["name"]: share.pool for share in shares}
     live = sum(len(domain) for pool in pools.values() for domain in domains_of(plan, pool))
     yield equal("GPUs there", held["GPUs"]["limit"], live)
 

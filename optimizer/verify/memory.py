@@ -18,7 +18,7 @@ from optimizer.verify.document import (
     quantity,
 )
 from optimizer.verify.finding import ROUNDING, Outcome, at_most, equal
-from optimizer.verify.gpus import pool_of
+from optimizer.verify.gpus import stage_pools
 from optimizer.verify.matrices import up
 from optimizer.verify.slots import imbalance
 
@@ -168,10 +168,24 @@ def memory_sums(plan: Json) -> Iterator[Outcome]:
                 ROUNDING,
             )
         totals = [number(held["total_bytes"]) for held in stages]
-        yield equal("the fullest stage, bytes", memory["fullest_bytes"], max(totals))
-        yield equal("the fullest stage", memory["fullest_stage"], totals.index(max(totals)))
-        gpu = quantity(pool_of(plan, deployment)["gpu"]["memory"], "B")
-        margin = number(plan["workload"]["memory_margin"])
-        yield equal("memory of the GPU, bytes", memory["gpu_bytes"], gpu)
-        yield equal("limit, bytes", memory["limit_bytes"], gpu * (1.0 - margin), ROUNDING)
-        yield at_most("the fullest stage, bytes", memory["fullest_bytes"], memory["limit_bytes"])
+        yield from _limits(plan, deployment, totals)
+
+
+def _limits(plan: Json, deployment: Json, totals: list[float]) -> Iterator[Outcome]:
+    """The fullest stage is the one that fills most of what its own GPU may hold."""
+    memory, margin = deployment["memory"], number(plan["workload"]["memory_margin"])
+    gpus = [quantity(pool["gpu"]["memory"], "B") for pool in stage_pools(plan, deployment)]
+    limits = [gpu * (1.0 - margin) for gpu in gpus]
+    for stage, (held, limit) in enumerate(zip(memory["stages"], limits, strict=True)):
+        if "shares" in deployment:
+            yield equal(f"stage {stage} limit, bytes", held["limit_bytes"], limit, ROUNDING)
+            yield at_most(f"stage {stage}, bytes", totals[stage], limit)
+        else:
+            yield "limit_bytes" not in held, f"stage {stage}: one limit for all"
+    filled = [total / limit for total, limit in zip(totals, limits, strict=True)]
+    fullest = filled.index(max(filled))
+    yield equal("the fullest stage", memory["fullest_stage"], fullest)
+    yield equal("the fullest stage, bytes", memory["fullest_bytes"], totals[fullest])
+    yield equal("memory of the GPU, bytes", memory["gpu_bytes"], gpus[fullest])
+    yield equal("limit, bytes", memory["limit_bytes"], limits[fullest], ROUNDING)
+    yield at_most("the fullest stage, bytes", memory["fullest_bytes"], memory["limit_bytes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from typing import Any
 
 from optimizer.verify.document import (
@@ -18,6 +19,8 @@ from optimizer.verify.gpus import domains_of
 from optimizer.verify.matrices import FORMATS, up
 
 Rules = dict[tuple[Any, ...], Callable[[int], bool]]
+Stages = dict[tuple[int, ...], tuple[int, int]]  # degrees: ways to lie, most on the pool's GPUs
+MOST_SPANNING = 8192  # layouts that span pools
 GRIDS, ENGINE = "both grids cover the same width", "what {} can express"
 
 
@@ -27,15 +30,20 @@ def space(plan: Json) -> Iterator[Outcome]:
     planned = {name: count(amount) for name, amount in told["divisibility"].items()}
     if not planned:
         layout = degrees(plan["deployments"][0])
-        given = 0
-        for pool in plan["cluster"]["pools"]:
-            sizes = [len(domain) for domain in domains_of(plan, pool) if domain]
-            given += num_spans(layout["width"], layout["tp"], layout["cp"], sizes)
+        own = [
+            num_spans(layout["width"], layout["tp"], layout["cp"], _sizes(plan, pool))
+            for pool in plan["cluster"]["pools"]
+        ]
+        pairs = sum(one * other for one, other in permutations(own, 2))
+        given = sum(own) + pairs * (layout["pp"] - 1)
         if told["layouts"] == given:
             yield True, f"layouts of the given strategy: {given}"
             return
     removed: dict[tuple[Any, ...], int] = {}
-    layouts = sum(_pool_layouts(plan, pool, removed) for pool in plan["cluster"]["pools"])
+    stages = [_stages(plan, pool, removed) for pool in plan["cluster"]["pools"]]
+    most = len(layer_types(plan["model"]))
+    layouts = sum(spans * min(most, many) for each in stages for spans, many in each.values())
+    layouts += _spanning_layouts(stages, most)
     yield equal("layouts", told["layouts"], layouts)
     derived: dict[str, list[int]] = {}
     for rule, amount in removed.items():
@@ -129,10 +137,36 @@ def _admitted(most: int, rules: Rules, removed: dict[tuple[Any, ...], int]) -> l
     return found
 
 
-def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -> int:
+def _sizes(plan: Json, pool: Json) -> list[int]:
+    """Live GPUs of each domain that has any."""
+    return [len(domain) for domain in domains_of(plan, pool) if domain]
+
+
+def _spanning_layouts(stages: list[Stages], num_layers: int) -> int:
+    """Replicas of two pools: the same stage in both, at least one in either, in either order; where
+    those are too many, the pipelines with most stages are not searched."""
+    ways: dict[tuple[int, int], int] = {}  # most stages in either pool: ways of their stages to lie
+    for one, other in permutations(stages, 2):
+        for degrees_of_stage, (spans, many) in one.items():
+            if degrees_of_stage in other:
+                others, most = other[degrees_of_stage]
+                ways[many, most] = ways.get((many, most), 0) + spans * others
+    total = 0
+    for pp in range(2, num_layers + 1):
+        more = sum(
+            count * max(0, min(here, pp - 1) - max(1, pp - there) + 1)
+            for (here, there), count in ways.items()
+        )
+        if total + more > MOST_SPANNING:
+            break
+        total += more
+    return total
+
+
+def _stages(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -> Stages:
     model, workload = plan["model"], plan["workload"]
-    sizes = [len(domain) for domain in domains_of(plan, pool) if domain]
-    gpus, stages = sum(sizes), len(layer_types(model))
+    sizes = _sizes(plan, pool)
+    gpus = sum(sizes)
     kinds = model["layer_types"].values()
     heads = [
         kind["attention"].get("num_heads") or kind["attention"]["num_value_heads"] for kind in kinds
@@ -150,7 +184,7 @@ def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -
         etps = _admitted(min(gpus, largest["intermediate_size"]), etp_rules, removed)
         grids = [(ep, etp) for ep in eps for etp in etps if ep * etp <= gpus]
     engine = workload["engine"]
-    total = 0
+    found: Stages = {}
     spans: dict[tuple[int, int, int], int] = {}
     for ep, etp in grids:
         for tp in tps:
@@ -166,8 +200,9 @@ def _pool_layouts(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -
                     continue
                 if (width, tp, cp) not in spans:
                     spans[width, tp, cp] = num_spans(width, tp, cp, sizes)
-                total += spans[width, tp, cp] * min(stages, gpus // width)
-    return total
+                if spans[width, tp, cp]:
+                    found[ep, etp, tp, cp] = spans[width, tp, cp], gpus // width
+    return found
 
 
 def _expressible(engine: str, ep: int, etp: int, tp: int, cp: int, width: int) -> bool:

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from optimizer.verify.document import Json, count, degrees, number, quantity
 from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal
-from optimizer.verify.gpus import domains_of, pool_of
+from optimizer.verify.gpus import Share, domains_of, shares_of
 from optimizer.verify.matrices import up
 from optimizer.verify.memory import HIDDEN_BYTES
-from optimizer.verify.tables import COLLECTIVES, tables
+from optimizer.verify.tables import COLLECTIVES, part_counts, tables
 
 FLOOR = 0.9  # seconds may undercut datasheet peaks by so little at most
 
@@ -19,8 +19,9 @@ FLOOR = 0.9  # seconds may undercut datasheet peaks by so little at most
 def floors(plan: Json) -> Iterator[Outcome]:
     """No operator is faster than the datasheet: operations, memory traffic, bytes over links."""
     for deployment, phase, table in tables(plan):
-        pool = pool_of(plan, deployment)
-        yield all_hold(f"{phase} seconds", _table_floors(pool, table["rows"]))
+        for share in shares_of(plan, deployment):
+            rows = share.rows(deployment, table)
+            yield all_hold(f"{phase} seconds", _table_floors(share.pool, rows))
 
 
 def _table_floors(pool: Json, rows: list[Json]) -> Iterator[Outcome]:
@@ -73,10 +74,13 @@ def _hops(row: Json) -> float:
 def traffic(plan: Json) -> Iterator[Outcome]:
     """Where ranks share a layer's work there are collectives that bring the parts together."""
     for deployment, phase, table in tables(plan):
-        for name, layer in plan["model"]["layer_types"].items():
-            rows = [row for row in table["rows"] if row["part"] == name]
-            outcomes = _layer_traffic(plan, degrees(deployment), layer, rows, table["grid"])
-            yield all_hold(f"{phase} {name}", outcomes)
+        for share in shares_of(plan, deployment):
+            counts, found = part_counts(plan, deployment, share), share.rows(deployment, table)
+            for name, layer in plan["model"]["layer_types"].items():
+                rows = [row for row in found if row["part"] == name]
+                outcomes = _layer_traffic(plan, degrees(deployment), layer, rows, table["grid"])
+                if counts[name]:
+                    yield all_hold(f"{phase} {name}", outcomes)
 
 
 def _layer_traffic(
@@ -105,20 +109,27 @@ def _layer_traffic(
 def collectives(plan: Json) -> Iterator[Outcome]:
     """Each collective is priced over its axis's group and over the tiers that the group spans."""
     for deployment, phase, table in tables(plan):
-        layout, placement = degrees(deployment), deployment["placement"]
-        span = count(placement["span"], 1)
-        domains = domains_of(plan, pool_of(plan, deployment))
-        replica, filled = layout["pp"] * layout["width"], [len(gpus) for gpus in domains if gpus]
-        together = len(filled) == 1 or all(size % replica == 0 for size in filled)
-        reach = {
-            "tp": min(layout["tp"], span // count(placement.get("cp_inside", 1), 1)),
-            "cp": placement.get("cp_inside", min(layout["cp"], max(1, span // layout["tp"]))),
-            "ep": min(layout["ep"] * layout["etp"], span),
-            "pp": 2 if together else 1,
-        }
-        most = {axis: _most_domains(deployment, domains, axis) for axis in reach}
-        size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"], "grouped_gemm": layout["ep"]}
-        yield all_hold(f"{phase} rows", _groups_of(table["rows"], size, reach, most))
+        for share in shares_of(plan, deployment):
+            rows = share.rows(deployment, table)
+            yield all_hold(f"{phase} rows", _share_collectives(plan, deployment, share, rows))
+
+
+def _share_collectives(
+    plan: Json, deployment: Json, share: Share, rows: list[Json]
+) -> Iterator[Outcome]:
+    layout, placement, span = degrees(deployment), deployment["placement"], share.span
+    domains = domains_of(plan, share.pool)
+    replica, filled = share.stages * layout["width"], [len(gpus) for gpus in domains if gpus]
+    together = len(filled) == 1 or all(size % replica == 0 for size in filled)
+    reach = {
+        "tp": min(layout["tp"], span // count(placement.get("cp_inside", 1), 1)),
+        "cp": placement.get("cp_inside", min(layout["cp"], max(1, span // layout["tp"]))),
+        "ep": min(layout["ep"] * layout["etp"], span),
+        "pp": 2 if together else 1,
+    }
+    most = {axis: _most_domains(deployment, share, domains, axis) for axis in reach}
+    size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"], "grouped_gemm": layout["ep"]}
+    yield from _groups_of(rows, size, reach, most)
 
 
 def _groups_of(
@@ -140,8 +151,9 @@ def _groups_of(
             yield equal(f"{where} flops and bytes", entry, 0)
 
 
-def _most_domains(deployment: Json, domains: list[list[str]], axis: str) -> int:
+def _most_domains(deployment: Json, share: Share, domains: list[list[str]], axis: str) -> int:
     """Domains that the widest-spread group of an axis touches; of pp, each pair of neighbours.
+    Ranks in other pools than the share's are left out.
 
     A token goes to every part of each of its experts: over the whole stage, not one expert group.
     """
@@ -153,10 +165,11 @@ def _most_domains(deployment: Json, domains: list[list[str]], axis: str) -> int:
             stages.setdefault(part["stage"], []).append(part["rank"])
         groups = list(stages.values())
     home = {gpu: number for number, domain in enumerate(domains) for gpu in domain}
-    most = 1
+    most, ranks = 1, placement["ranks"]
+    own = range(share.first, share.first + share.stages)
     for gpus in placement["rank_gpu"]:
         for group in groups:
-            lies = [home[gpus[rank]] for rank in group]
+            lies = [home[gpus[rank]] for rank in group if ranks[rank]["stage"] in own]
             pairs = pairwise(lies) if axis == "pp" else [tuple(lies)]
             most = max([most, *(len(set(pair)) for pair in pairs)])
     return most

@@ -59,6 +59,29 @@ def keeps_limits(candidates: Candidates, row: int) -> bool:
     )
 
 
+def shares(candidates: Candidates, row: int) -> list[tuple[int, int, int]]:
+    """(pool, stages of a replica there, their span) of every pool that a row takes."""
+    if not candidates.stages:
+        layouts = candidates.layouts
+        return [(int(candidates.pool[row]), int(layouts.pp[row]), int(layouts.span[row]))]
+    return [
+        (pool, int(stages[row]), int(candidates.spans[pool][row]))
+        for pool, stages in candidates.stages.items()
+        if stages[row]
+    ]
+
+
+def has_room(case: Instance, row: int, replicas: int) -> bool:
+    """Whether so many replicas of a row lie in the domains of all of its pools."""
+    width = int(case.candidates.layouts.width[row])
+    for pool, own, span in shares(case.candidates, row):
+        sizes = tuple(len(domain.gpus) for domain in case.cluster.domains if domain.pool == pool)
+        stages, rest = replicas * own, width % span
+        if not lies(sizes, stages * (width // span), stages if rest else 0, span, rest):
+            return False
+    return True
+
+
 def options(case: Instance) -> Iterator[Option]:
     """Everything that keeps every limit and fits on the nodes."""
     candidates = case.candidates
@@ -67,7 +90,7 @@ def options(case: Instance) -> Iterator[Option]:
         if not keeps_limits(candidates, row):
             continue
         pool = int(candidates.pool[row])
-        sizes = tuple(len(domain.gpus) for domain in case.cluster.domains if domain.pool == pool)
+        pools = [*candidates.stages.values(), *candidates.spans.values()]
         pp, tp, cp, dp, ep, etp, span = (
             int(getattr(layouts, name)[row])
             for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
@@ -76,18 +99,17 @@ def options(case: Instance) -> Iterator[Option]:
         rate = twelve_digits(float(candidates.tokens_per_s[row]))
         latency = twelve_digits(float(candidates.latency_s[row]))
         for replicas in range(candidates.replicas_min[row], candidates.replicas_max[row] + 1):
-            stages = replicas * pp
-            rests = stages if width % span else 0
-            if not lies(sizes, stages * (width // span), rests, span, width % span):
+            if not has_room(case, row, int(replicas)):
                 break  # more replicas do not lie there either
             precision = int(candidates.precision[row])
             least = int(candidates.replicas_min[row])
-            place = (pool, pp * width, precision, pp, dp, tp, cp, ep, etp, -span, least)
+            lying = tuple(int(column[row]) for column in pools)
+            place = (pool, pp * width, precision, pp, dp, tp, cp, ep, etp, -span, *lying, least)
             yield Option(
                 row,
                 (pp, tp, cp, dp, ep, etp),
                 int(replicas),
-                stages * width,
+                int(replicas) * pp * width,
                 rate * int(replicas),
                 latency,
                 (*place, -rate, latency, row),
@@ -147,17 +169,19 @@ def ranking(
 def assert_laid_out(case: Instance, chosen: Chosen) -> None:
     """The packings of each choice hold its stages and use no domain twice."""
     for ranked in chosen.ranked:
-        width, span = ranked.layout.width, int(ranked.candidate.layouts.span[0])
-        stages = ranked.layout.replicas * ranked.layout.pp
-        used = ranked.choice.packings
-        assert sum(packing.pieces * count for _, packing, count in used) >= stages * (width // span)
-        if width % span:
-            assert sum(packing.rests * count for _, packing, count in used) >= stages
+        width, used = ranked.layout.width, ranked.choice.packings
+        for pool, own, span in shares(ranked.candidate, 0):
+            here = [(packing, count) for kind, packing, count in used if kind.pool == pool]
+            stages = ranked.layout.replicas * own
+            assert sum(each.pieces * count for each, count in here) >= stages * (width // span)
+            if width % span:
+                assert sum(each.rests * count for each, count in here) >= stages
         there = Counter((domain.pool, len(domain.gpus)) for domain in case.cluster.domains)
         taken: Counter[tuple[int, int]] = Counter()
         for kind, packing, count in used:
             taken[kind.pool, kind.size] += count
-            assert packing.pieces * span + packing.rests * packing.shape.rest <= kind.size
+            shape = packing.shape
+            assert packing.pieces * shape.span + packing.rests * shape.rest <= kind.size
         assert all(count <= there[kind] for kind, count in taken.items())
 
 
@@ -183,9 +207,9 @@ def test_the_search_equals_brute_force(seed: int) -> None:
             assert each.layout == rows.layout(index, each.layout.replicas)
             for name in ("pool", "precision", "sequences", "chunk", "micro_batches"):
                 assert getattr(each.candidate, name)[0] == getattr(rows, name)[index], name
-            assert each.candidate.layouts.span[0] == rows.layouts.span[index]
-        account = chosen.account
-        assert account.infeasible == len(case.candidates) - working
+            assert shares(each.candidate, 0) == shares(rows, index)
+        account, lacking = chosen.account, case.candidates.settled.get("memory", 0)
+        assert account.infeasible == len(case.candidates) - working + lacking
         assert account.candidates == account.infeasible + account.dominated + account.given
         assert_laid_out(case, chosen)
 

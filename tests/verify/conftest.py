@@ -33,6 +33,28 @@ CLUSTER = Cluster.model_validate(
         ],
     }
 )
+MIXED = Cluster.model_validate(
+    {
+        "name": "two pools",
+        "pools": [
+            CLUSTER.model_dump(mode="json", by_alias=True)["pools"][0] | {"name": "old"},
+            {
+                "name": "new",
+                "gpu": {
+                    "memory": "32 GB",
+                    "memory_bandwidth": "700 GB/s",
+                    "flops": {"bf16": "300 TFLOP/s"},
+                },
+                "nodes": 2,
+                "gpus_per_node": 4,
+                "intra_node": {"bandwidth": "450 GB/s", "latency": "2 us"},
+                "inter_node": {"bandwidth": "40 GB/s", "latency": "4 us"},
+                "dead": ["node0/gpu1", "node1/gpu0", "node1/gpu3"],
+            },
+        ],
+        "inter_pool": {"bandwidth": "20 GB/s", "latency": "9 us"},
+    }
+)
 ATTENTION = {"num_heads": 8, "num_kv_heads": 2, "head_dim": 64, "qk_norm": True}
 MIXTURE = ModelSpec.model_validate(
     {
@@ -135,7 +157,9 @@ RUNS: dict[str, tuple[ModelSpec, dict[str, Any], dict[str, Any]]] = {
     ),
     "smallest": (SMALLEST, {"kind": "forward", "batch": 2, "seq_len": 16}, {"top": 2}),
     "latent": (LATENT, {**SERVING, "expert_imbalance": 1.5}, {"objective": "gpus", "top": 2}),
+    "spanning": (MIXTURE, {**SERVING, "concurrency": 40}, {"strategy": "PP5-EP2-TP2"}),
 }
+CLUSTERS = {"spanning": MIXED}  # all others: CLUSTER
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +167,9 @@ def plan_texts() -> dict[str, str]:
     """Every run's last plan as JSON text, by the run's name."""
     return {
         name: write_plan(
-            optimize(CLUSTER, model, WORKLOAD.validate_python(workload), **flags).plans[-1]
+            optimize(
+                CLUSTERS.get(name, CLUSTER), model, WORKLOAD.validate_python(workload), **flags
+            ).plans[-1]
         )
         for name, (model, workload, flags) in RUNS.items()
     }

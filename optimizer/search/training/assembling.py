@@ -30,7 +30,7 @@ from optimizer.plan import (
 from optimizer.search.assembling import limits_of, proof_of, skew, sources_of
 from optimizer.search.choosing import Chosen, Ranked
 from optimizer.search.degrees import shapes_of
-from optimizer.search.placing import place
+from optimizer.search.placing import Share, place
 from optimizer.search.training.candidates import TrainingCandidates, training_layouts
 from optimizer.search.training.job import TrainingJob
 from optimizer.search.training.stages import Staged, staged
@@ -61,10 +61,11 @@ def assemble_training(
     assert isinstance(candidate, TrainingCandidates)
     rows = training_layouts(job, candidate)
     cut = staged(job, rows, candidate.mode[0], candidate.counts[0])
-    shape = shapes_of(candidate)[0]
+    ((shape,),) = shapes_of(candidate)
     packings = tuple(each for each in ranked.choice.packings if each[1].shape == shape)
+    shares = (Share(job.pool, layout.pp, shape.span),)
     placement = place(
-        job.cluster, job.model, layout, shape.span, packings, job.workload, cut.chunk_layers
+        job.cluster, job.model, layout, shares, packings, job.workload, cut.chunk_layers
     )
     memory = _memory(job, cut)
     model: ModelSpec = space["model"]

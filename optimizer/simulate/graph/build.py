@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,12 @@ from optimizer.simulate.graph.graph import (
     Rank,
     joined,
 )
-from optimizer.simulate.graph.operations import operations_of
+from optimizer.simulate.graph.operations import operation_pools, operations_of, received
 from optimizer.simulate.graph.stages import StageGraph, stage_graph, teams_of
+from optimizer.simulate.table import POOL_SEND
 from optimizer.spec.workload import ServingWorkload
 
+STAGE_SEND = "stage_send"
 TOKEN_BYTES = 4.0  # a token's id on its way back to the first stage
 
 
@@ -142,13 +145,16 @@ def _phase_graph(
     cuts = deployment.placement.stage_layers
     if [*range(len(names))] != [layer for start, end in cuts for layer in range(start, end)]:
         raise PlanError(f"placement of {deployment.name}: its stages do not hold each layer once")
+    homes, pools = operation_pools(deployment, phase), deployment.stage_pools
+    sends = [POOL_SEND if one != other else STAGE_SEND for one, other in pairwise(pools)]
     stages = [
         stage_graph(
             operations,
             teams,
+            [index for index, home in enumerate(homes) if home in (pools[number], None)],
             [(layer, names[layer]) for layer in range(start, end)],
-            number == 0,
-            number == len(cuts) - 1,
+            received(sends[number - 1]) if number else None,
+            sends[number] if number < len(sends) else None,
         )
         for number, (start, end) in enumerate(cuts)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optimizer.plan import Deployment, OperatorRow
 from optimizer.simulate.graph.graph import RECEIVE, Operation
 from optimizer.simulate.graph.wiring import READS, members
-from optimizer.simulate.table import COLLECTIVES, QUANTITIES, step_table
+from optimizer.simulate.table import COLLECTIVES, POOL_SEND, QUANTITIES, step_table
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 
@@ -45,13 +45,27 @@ def operations_of(
         if row.kind == "send_recv":
             found.append(
                 operation._replace(
-                    name=operation.name.replace("send", "receive"),
+                    name=received(operation.name),
                     kind=RECEIVE,
                     seconds=0.0,
                     payload_bytes=0.0,
                 )
             )
     return tuple(found)
+
+
+def operation_pools(deployment: Deployment, phase: str) -> list[str | None]:
+    """Where each of these operations runs; None: in every pool that its deployment has."""
+    found: list[str | None] = []
+    for row in deployment.phases[phase].rows:  # type: ignore[index]
+        pool = None if row.name == POOL_SEND else row.pool
+        found += [pool] * (1 + (row.kind == "send_recv"))
+    return found
+
+
+def received(send: str) -> str:
+    """The name of what follows a send."""
+    return send.replace("send", "receive")
 
 
 def _name(row: OperatorRow) -> str:

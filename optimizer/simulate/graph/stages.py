@@ -160,20 +160,22 @@ def tensor_bytes(source: Operation, target: Operation) -> float:
 def stage_graph(
     operations: Sequence[Operation],
     teams: Teams,
+    own: Sequence[int],
     layers: Sequence[tuple[int, str]],
-    is_first: bool,
-    is_last: bool,
+    receive: str | None,
+    send: str | None,
 ) -> StageGraph:
-    """`layers` are (number, type) of this stage; the first stage embeds, the last has the head."""
+    """`own` are the operations that may run here, `layers` (number, type) of this stage, `receive`
+    and `send` its messages: the first stage, which receives none, embeds; the last has the head."""
     draft = StageDraft(operations, teams)
     by_part: dict[str, dict[str, int]] = {}
-    for index, operation in enumerate(operations):
-        by_part.setdefault(operation.part, {})[operation.name] = index
+    for index in own:
+        by_part.setdefault(operations[index].part, {})[operations[index].name] = index
     nowhere: Ids = np.zeros(0, dtype=np.int32)
     receives = sends = nowhere
     given: list[tuple[int, Ids]] = []
-    if not is_first:
-        given = [draft.add(_boundary(by_part, "stage_receive"), -1, [])]
+    if receive is not None:
+        given = [draft.add(_boundary(by_part, receive), -1, [])]
         receives = given[0][1]
     elif "embedding" in by_part:
         given = draft.part(by_part["embedding"], "embedding", -1, [])
@@ -181,11 +183,10 @@ def stage_graph(
         if kind not in by_part:
             raise PlanError(f"operator table: a hole: no operators of layer {layer} ({kind})")
         given = draft.part(by_part[kind], kind, layer, given)
-    if is_last:
-        if "head" in by_part:
-            draft.part(by_part["head"], "head", -1, given)
-    else:
-        sends = draft.add(_boundary(by_part, "stage_send"), -1, given)[1]
+    if send is not None:
+        sends = draft.add(_boundary(by_part, send), -1, given)[1]
+    elif "head" in by_part:
+        draft.part(by_part["head"], "head", -1, given)
     return draft.done(receives, sends)
 
 

@@ -164,7 +164,8 @@ def cache_tokens(deployment: Deployment, workload: Workload) -> float:
     for stage in memory.stages:
         cache = stage.components.get("KV cache", 0.0)
         if cache > 0:
-            free = memory.limit_bytes - stage.total_bytes + cache
+            limit_bytes = stage.limit_bytes or memory.limit_bytes
+            free = limit_bytes - stage.total_bytes + cache
             room = min(room, free / cache * planned)
     return room
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from optimizer.errors import PlanError
 from optimizer.plan import Deployment, OperatorRow
 from optimizer.simulate.serving.curves import Curve, Surface
-from optimizer.simulate.table import COLLECTIVES, StepTable, step_table
+from optimizer.simulate.table import COLLECTIVES, POOL_SEND, StepTable, step_table
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 
@@ -104,14 +104,16 @@ def step_times(
         raise PlanError(f"deployment {deployment.name} has no operator table")
     runs = stage_runs(model, deployment)
     for table in tables.values():
-        _check_counts(table, runs)
-    kinds: dict[tuple[tuple[tuple[str, int], ...], float], dict[str, Phase]] = {}
+        _check_counts(table, runs, deployment)
+    kinds: dict[tuple[tuple[tuple[Place, int], ...], float], dict[str, Phase]] = {}
     stages = []
     for stage, parts in enumerate(runs):
         speed = speeds.get(stage, 1.0)
         key = (tuple(sorted(parts.items())), speed)
         if key not in kinds:
-            kinds[key] = {name: _phase(table, parts, speed) for name, table in tables.items()}
+            kinds[key] = {
+                name: _phase(table, deployment, parts, speed) for name, table in tables.items()
+            }
         stages.append(kinds[key])
     whole = {name: reduce(Phase.plus, (stage[name] for stage in stages)) for name in tables}
     first = deployment.phases.get("prefill")
@@ -134,22 +136,32 @@ def table_skew(model: ModelSpec, deployment: Deployment) -> float:
     return 1.0
 
 
-def stage_runs(model: ModelSpec, deployment: Deployment) -> list[dict[str, int]]:
-    """How often each part runs on each stage: layers by type, embedding, head, boundary."""
-    stages = deployment.placement.stage_layers
+Place = tuple[str, str]  # the pool and the part of operators that run as often as each other
+
+
+def stage_runs(model: ModelSpec, deployment: Deployment) -> list[dict[Place, int]]:
+    """How often each part runs on each stage: layers by type, embedding, head, and what is sent to
+    the next stage in its pool or in the next."""
+    stages, pools = deployment.placement.stage_layers, deployment.stage_pools
     last = len(stages) - 1
     found = []
     for stage, (start, end) in enumerate(stages):
         names = model.layer_names[start:end]
         runs = {name: names.count(name) for name in model.layer_types}
-        runs |= {"embedding": stage == 0, "head": stage == last, "boundary": stage < last}
-        found.append({part: int(count) for part, count in runs.items() if count})
+        leaves = stage < last and pools[stage + 1] != pools[stage]
+        runs |= {"embedding": stage == 0, "head": stage == last}
+        runs |= {"boundary": stage < last and not leaves, POOL_SEND: leaves}
+        found.append({(pools[stage], part): int(count) for part, count in runs.items() if count})
     return found
 
 
-def _check_counts(table: StepTable, runs: list[dict[str, int]]) -> None:
+def _place(row: OperatorRow, deployment: Deployment) -> Place:
+    return row.pool or deployment.pool, POOL_SEND if row.name == POOL_SEND else row.part
+
+
+def _check_counts(table: StepTable, runs: list[dict[Place, int]], deployment: Deployment) -> None:
     for row in table.rows:
-        due = sum(parts.get(row.part, 0) for parts in runs)
+        due = sum(parts.get(_place(row, deployment), 0) for parts in runs)
         if due != row.count:
             raise PlanError(
                 f"operator table, {table.phase}: {row.part} {row.name} stands for {row.count} "
@@ -157,12 +169,14 @@ def _check_counts(table: StepTable, runs: list[dict[str, int]]) -> None:
             )
 
 
-def _phase(table: StepTable, parts: Mapping[str, int], speed: float) -> Phase:
+def _phase(
+    table: StepTable, deployment: Deployment, parts: Mapping[Place, int], speed: float
+) -> Phase:
     groups: dict[str, list[tuple[int, float]]] = {name: [] for name in Phase._fields}
     for index, row in enumerate(table.rows):
-        if parts.get(row.part):
+        if times := parts.get(_place(row, deployment)):
             slowness = 1.0 if row.kind in COLLECTIVES else 1.0 / speed
-            groups[_group(row)].append((index, parts[row.part] * slowness))
+            groups[_group(row)].append((index, times * slowness))
 
     def summed(group: str, column: int, context: int) -> float:
         values = table.columns[column].values["seconds"]
