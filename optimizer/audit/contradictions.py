@@ -15,7 +15,11 @@ from optimizer.audit.claim import PER_GPU, Claim
 from optimizer.audit.finding import Finding, contradiction
 from optimizer.audit.own_figures import Told, in_si, ratios, terms_of
 from optimizer.audit.quantities.steps import bubble
-from optimizer.audit.step_contradictions import share_against_rate, step_against_rate
+from optimizer.audit.step_contradictions import (
+    beyond_the_peak,
+    share_against_rate,
+    step_against_rate,
+)
 
 Report = tuple[Case, Sequence[Told]]
 
@@ -261,5 +265,6 @@ CASE_CHECKS: tuple[Callable[[Case, Sequence[Told]], Iterator[Finding]], ...] = (
     two_readings_of_one_figure,
     step_against_rate,
     share_against_rate,
+    beyond_the_peak,
 )
 REPORT_CHECKS: tuple[Callable[[Sequence[Report]], Iterator[Finding]], ...] = (reports_of_one_plan,)

@@ -22,7 +22,7 @@ from optimizer.spec.files import read_document
 from optimizer.spec.presets import locate
 from optimizer.spec.reading import ModelInput, read_cluster, read_model, read_workload
 from optimizer.spec.wording import nearest
-from optimizer.spec.workload import TrainingWorkload
+from optimizer.spec.workload import ForwardWorkload, TrainingWorkload
 
 
 def read_cases(sources: Sequence[str | Path]) -> list[Case]:
@@ -64,7 +64,8 @@ def _case(draft: Draft, document: Document, spec: ClaimsFile) -> Case:
     if draft.problems or strategy is None:
         raise SpecError(*draft.problems)
     phase: Phase | None = None if spec.phase == "not stated" else spec.phase
-    phase = "training" if isinstance(workload, TrainingWorkload) else phase
+    if phase is None and not isinstance(workload, ForwardWorkload):
+        phase = workload.kind  # a batch alone says nothing; requests and steps do
     case = Case(spec.case, cluster, found.model, workload, phase, strategy, spec.claims)
     for index, claim in enumerate(spec.claims):
         _check_readings(draft, case, ("claims", index, "reading"), claim)

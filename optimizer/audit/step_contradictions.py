@@ -10,8 +10,9 @@ from optimizer.audit.case import Case
 from optimizer.audit.claim import Claim
 from optimizer.audit.finding import Finding, contradiction
 from optimizer.audit.own_figures import Told, in_si
-from optimizer.audit.quantities.steps import step_works, told_tokens
+from optimizer.audit.quantities.steps import REPEATED, step_works, told_tokens
 from optimizer.audit.quantities.work import PARTS
+from optimizer.spec.workload import TrainingWorkload
 
 ALIKE = 0.02  # relative difference that rounding of printed figures may explain
 
@@ -57,6 +58,29 @@ def share_against_rate(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
             f"{said} on {case.layout.gpus} GPUs: {written} a GPU, under no convention the "
             f"{show(claimed[0], 'FLOP/s')} that are claimed",
         )
+
+
+def beyond_the_peak(case: Case, judged: Sequence[Told]) -> Iterator[Finding]:
+    """No GPU does more than its peak, recomputation included where everything is recomputed."""
+    load = case.workload
+    if case.phase != "training" or not isinstance(load, TrainingWorkload):
+        return
+    works = step_works(case)
+    repeated = [work for work in works if work.label.startswith(REPEATED)]
+    work = min(repeated, key=lambda work: work.flops) if repeated else works[0]
+    peak = max(case.gpu.peak_flops_per_s(kind) for kind in load.precision)
+    for told in judged:
+        known = told_tokens(case, told)
+        if known is None:
+            continue
+        rate = work.flops * known[0] / (case.batch * case.seq_len * case.layout.gpus)
+        if rate > peak:
+            yield contradiction(
+                case.name,
+                f"more than the GPUs can compute: {told.claim.claim}",
+                f"{known[1]} on {case.layout.gpus} GPUs: {work.text}: {show(rate, 'FLOP/s')} a "
+                f"GPU, whose peak is {show(peak, 'FLOP/s')}",
+            )
 
 
 def _flops_per_s(case: Case, claim: Claim) -> tuple[float, float] | None:

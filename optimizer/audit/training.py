@@ -98,22 +98,23 @@ def training_bytes(case: Case, sequences: int, kept: str) -> dict[str, float]:
     return {**parts, "context": float(memory.needed[0]) - sum(parts.values())}
 
 
-def trained_bytes(case: Case, plan: Plan, component: str) -> Iterator[Derived]:
-    """A component on the fullest GPU of the strategy as planned. Sums that rest on what the
-    framework keeps of its own have the interval of the prediction; states follow from counts."""
-    assert plan.deployment.training is not None
-    memory, known = plan.deployment.memory, plan.predictions["memory_bytes"]
-    parts = memory.stages[memory.fullest_stage].components
-    sharded = plan.deployment.training.sharding in ("parameters", "hybrid")
-    each = WEIGHT_BYTES + (WEIGHT_BYTES if sharded else GRADIENT_BYTES)
+def trained_bytes(case: Case, component: str) -> Iterator[Derived]:
+    """A component on the fullest GPU of the strategy as planned, or, where it does not fit, as it
+    would be. Sums that rest on what the framework keeps of its own have the interval of the
+    prediction; states follow from counts."""
+    found = case.plans.get("training")
+    stages, head = _stages(case, found)
+    parts = max(stages, key=lambda stage: sum(stage.values()))
     states, low, high = parts["weights and gradients"], None, None
+    each = WEIGHT_BYTES + (WEIGHT_BYTES if _cut(case, found) else GRADIENT_BYTES)
     if component in ("weights", "gradients"):
         size = WEIGHT_BYTES if component == "weights" else each - WEIGHT_BYTES
         amount = states * size / each
         text = f"{size} of the {each} B a parameter in {show(states, 'bytes')}"
     elif component == "optimizer state":
         amount, text = parts[component], "32-bit weights and two moments, 12 B a parameter, shared"
-    elif component in ("total", "activations"):
+    elif component in ("total", "activations") and found is not None:
+        known = found.predictions["memory_bytes"]
         amount = known.value if component == "total" else parts[component]
         low, high = (amount * end / known.value for end in (known.low, known.high))
         text = "kept for the way back by the micro-batches in flight"
@@ -121,15 +122,35 @@ def trained_bytes(case: Case, plan: Plan, component: str) -> Iterator[Derived]:
             text = " + ".join(f"{name} {size / 1e9:.4g} GB" for name, size in parts.items() if size)
     else:
         return
-    head = f"training, planned as {said(plan)}: "
     text = f"{head}{text} = {show(amount, 'bytes')}"
     if low is not None and high is not None:
         text += f" ({show(low, 'bytes')} to {show(high, 'bytes')})"
     departs = () if case.phase else ("training",)
     yield Derived(amount, text, ("training", "as planned"), departs, True, low, high)
-    if low is None and len(memory.stages) > 1:  # states are often counted as parameters / GPUs
+    if low is None and len(stages) > 1:  # states are often counted as parameters / GPUs
         name = "optimizer state" if component == "optimizer state" else "weights and gradients"
-        held = [stage.components[name] for stage in memory.stages]
+        held = [stage[name] for stage in stages]
         mean = amount * sum(held) / len(held) / parts[name]
         text = f"{head}in the mean over {len(held)} stages {show(mean, 'bytes')}"
         yield Derived(mean, text, ("training", MEAN), (*departs, MEAN))
+
+
+def _stages(case: Case, plan: Plan | None) -> tuple[list[dict[str, float]], str]:
+    """(bytes by component of each stage, how they come about)."""
+    if plan is not None:
+        stages = plan.deployment.memory.stages
+        return [dict(stage.components) for stage in stages], f"training, planned as {said(plan)}: "
+    sequences = _shares(case)[0][1]
+    recompute = getattr(case.workload, "recompute", ())
+    parts = training_bytes(case, sequences, RECOMPUTED if recompute == ("full",) else HELD)
+    named = {name.replace("_", " "): size for name, size in parts.items()}
+    named["optimizer state"] = named.pop("optimizer")
+    return [named], "training, if it fitted: "
+
+
+def _cut(case: Case, plan: Plan | None) -> bool:
+    """Whether parameters and gradients are cut over the data-parallel ranks."""
+    step = plan.deployment.training if plan is not None else None
+    stated = getattr(case.workload, "sharding", ())
+    kinds = (step.sharding,) if step is not None else stated
+    return bool(kinds) and set(kinds) <= {"parameters", "hybrid"}

@@ -222,3 +222,44 @@ def test_a_step_of_a_serving_report_is_missing(tmp_path: Path) -> None:
     finding = one(tmp_path, claim, workload=load, phase="serving", strategy="TP8")
     assert finding.verdict == "unverifiable"
     assert finding.missing == ("a training step; the report is of serving",)
+
+
+def test_chunks_that_the_strategy_does_not_say_are_a_reading_of_the_bubble(tmp_path: Path) -> None:
+    """3 / 2 turns of waiting in two chunks beside 32 micro-batches: 4.48 % of the step."""
+    load = {**RUN, "micro_batch": 2}
+    claim = {"quantity": "bubble", "value": "4.48 %"}
+    finding = one(tmp_path, claim, workload=load, strategy="TP1_PP4_DP4")
+    assert finding.verdict == "confirmed-under-reading"
+    assert finding.reading == "2 chunks of a stage, which the strategy does not say"
+
+
+def test_no_step_computes_more_than_the_gpus_can(tmp_path: Path) -> None:
+    """1,048,576 tokens x 48.2 GFLOP in 3 s on 16 GPUs are 1,050 TFLOP/s each, of 989."""
+    for seconds, wrong in (("3.00 s", 1), ("8.00 s", 0)):
+        found = contradictions(of(tmp_path, {"quantity": "step_time", "value": seconds}))
+        assert len(found) == wrong
+    found = contradictions(of(tmp_path, {"quantity": "step_time", "value": "3.00 s"}))
+    assert found[0].claim.startswith("more than the GPUs can compute")
+
+
+def test_states_of_a_run_that_does_not_fit_are_counted_all_the_same(tmp_path: Path) -> None:
+    load = {**RUN, "sharding": "none"}
+    claim = {"quantity": "memory_per_gpu", "component": "optimizer state", "value": "1 GB"}
+    finding = one(tmp_path, claim, model="llama-3.1-70b", workload=load)
+    assert finding.arithmetic.startswith("training, if it fitted")
+    assert finding.derived_value == pytest.approx(12 * 70.55 / 8, rel=2e-3)
+
+
+def test_what_the_workload_says_of_the_phase_need_not_be_said_again(tmp_path: Path) -> None:
+    load = {"input_len": 512, "output_len": 128, "concurrency": 8}
+    found = of(tmp_path, {"quantity": "fits"}, workload=load, strategy="TP8")
+    assert [each.phase for each in found.readiness] == ["serving"]
+    assert [each.phase for each in of(tmp_path, {"quantity": "fits"}).readiness] == ["training"]
+
+
+def test_a_baseline_that_cannot_run_says_why(tmp_path: Path) -> None:
+    claim = {"quantity": "speedup", "component": "throughput", "value": 2, "unit": "x"}
+    finding = one(tmp_path, {**claim, "baseline": "TP3_DP5"})
+    assert finding.verdict == "unverifiable"
+    assert "TP3_DP5 cannot run" in finding.missing[0]
+    assert "heads 32 cannot be cut by tp 3" in finding.missing[0]

@@ -32,13 +32,19 @@ QUANTITIES: dict[str, Quantity] = {
     "gpus_per_module": Quantity("count", counts.gpus_per_module, counts.MODULES[:3], "GPUs"),
     "sequential_layers": Quantity("count", counts.sequential_layers, example="layers"),
     "memory_per_gpu": Quantity(
-        "bytes", memory.memory_per_gpu, memory.COMPONENTS, "MB", _HELD, _DECISIVE, memory.RESTS_ON
+        "bytes",
+        memory.memory_per_gpu,
+        ("", *memory.COMPONENTS),
+        "MB",
+        _HELD,
+        _DECISIVE,
+        memory.RESTS_ON,
     ),
     "share_of_capacity": Quantity(
         "fraction", memory.share_of_capacity, example="%", rests_on=_HELD, decisive=_DECISIVE
     ),
-    "flops_per_token": Quantity("FLOP", work.flops_per_token, work.PARTS, "MFLOP", _WORK),
-    "compute_rate": Quantity("FLOP/s", rates.compute_rate, work.PARTS, "TFLOP/s", _TIMES),
+    "flops_per_token": Quantity("FLOP", work.flops_per_token, ("", *work.PARTS), "MFLOP", _WORK),
+    "compute_rate": Quantity("FLOP/s", rates.compute_rate, ("", *work.PARTS), "TFLOP/s", _TIMES),
     "utilisation": Quantity("fraction", rates.utilisation, ("", *work.PARTS), "%", _TIMES),
     "peak_rate": Quantity("FLOP/s", peak.peak_rate, example="TFLOP/s"),
     "throughput": Quantity("tokens/s", rates.throughput, ("", PER_GPU), "tokens/s", _TIMES),

@@ -74,11 +74,10 @@ def _planned(case: Case, component: str) -> Iterator[Derived]:
         yield Derived(total, f"{text}; {rest}" if reserve else text, (phase,), departs)
         if reserve:
             yield Derived(total - reserve, f"{phase}, {rest}", (phase, label), (*departs, label))
-    trained = case.plans.get("training")
-    if trained is not None:
-        yield from trained_bytes(case, trained, component)
-    if "training" in case.phases and component == "total":
-        yield from training_memory(case)
+    if "training" in case.phases:
+        yield from trained_bytes(case, component)
+        if component == "total":
+            yield from training_memory(case)
 
 
 def planned_bytes(plan: Plan, component: str) -> dict[str, float]:
@@ -191,9 +190,8 @@ def activations(case: Case) -> Iterator[Derived]:
         )
         departs = () if case.phase else (phase,)
         yield Derived(peak, text, (phase, "alive at the peak"), departs)
-    trained = case.plans.get("training")
-    if trained is not None:
-        yield from trained_bytes(case, trained, "activations")
+    if "training" in case.phases:
+        yield from trained_bytes(case, "activations")
     layout, hidden = case.layout, case.model.hidden_size
     whole, ranks = case.batch * case.seq_len, layout.dp * layout.cp * layout.replicas
     layers = ceil(case.model.num_layers / layout.pp)

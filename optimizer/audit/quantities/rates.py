@@ -12,6 +12,7 @@ from optimizer.audit.own_figures import OWN, Told, ratios, sums
 from optimizer.audit.phases import TIMES
 from optimizer.audit.quantities.steps import bubble, step_of, step_rates, told_rates
 from optimizer.audit.quantities.work import token_work
+from optimizer.errors import InfeasibleError
 from optimizer.plan import Plan
 from optimizer.spec.formats import FORMATS
 
@@ -185,4 +186,8 @@ def speedup(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
         gain = old / new if claim.component == "latency" else new / old
         text = f"{phase}: {name} {new:,.4g} against {old:,.4g} of {claim.baseline} = {gain:.4g} x"
         found.append(Derived(gain, text, (phase,), () if case.phase else (phase,)))
-    return Answer(tuple(found), missing=() if found else (f"a plan: {claim.baseline} cannot run",))
+    if found:
+        return Answer(tuple(found))
+    errors = [each for each in before.outcomes.values() if isinstance(each, InfeasibleError)]
+    reasons = "; ".join(dict.fromkeys(reason for error in errors for reason in error.reasons))
+    return Answer(missing=(f"a plan: {claim.baseline} cannot run: {reasons or 'nor can this'}",))

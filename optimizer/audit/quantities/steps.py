@@ -19,6 +19,7 @@ from optimizer.spec.workload import TrainingWorkload
 
 RATES = ("throughput", "step_time", "latency")
 SPARSE = "over the peak of sparse products, twice the dense one"
+PEAKS = ((1, ""), (2, SPARSE))
 REPEATED = "recomputation counted too (hardware FLOPs)"
 
 
@@ -154,7 +155,8 @@ def shares_of_peak(case: Case, rates: Iterator[Derived]) -> Iterator[Derived]:
     no GPU reaches it in training."""
     peak = case.gpu.peak_flops_per_s("bf16")
     for rate in rates:
-        for factor, label in ((1, ""), (2, SPARSE)):
+        plain = not set(rate.departures) - {"training", OWN}
+        for factor, label in PEAKS if plain else PEAKS[:1]:
             share, over = float(rate.value) / peak / factor, show(factor * peak, "FLOP/s")
             low, high = (
                 end / peak / factor if end is not None else None for end in (rate.low, rate.high)
@@ -192,14 +194,19 @@ def bubble_share(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     step = plan.deployment.training if plan is not None and stated is None else None
     batches = step.micro_batches if step is not None else micro_batches(case)
     pp, vp = case.layout.pp, case.layout.vp
-    waits = (pp - 1) / vp
-    turns = f" / {vp} chunks" if vp > 1 else ""
+    found: list[Derived] = []
+    stated = vp > 1 or pp == 1
+    for chunks in (vp,) if stated else range(1, case.model.num_layers // pp + 1):
+        said = (f"{chunks} chunks of a stage, which the strategy does not say",)
+        found += _waits(batches, pp, chunks, () if stated or chunks == 1 else said)
+    return Answer(tuple(sorted(found, key=lambda each: len(each.departures))))
+
+
+def _waits(batches: int, pp: int, chunks: int, departs: tuple[str, ...]) -> Iterator[Derived]:
+    waits = (pp - 1) / chunks
+    turns = f" / {chunks} chunks" if chunks > 1 else ""
     whole, ideal = waits / (batches + waits), waits / batches
     text = f"({pp} - 1){turns} turns of waiting beside {batches} micro-batches"
+    yield Derived(whole, f"{text} = {100 * whole:.4g} % of the step", ("of the step",), departs)
     label = "over the time without waiting"
-    return Answer(
-        (
-            Derived(whole, f"{text} = {100 * whole:.4g} % of the step", ("of the step",)),
-            Derived(ideal, f"{text} = {100 * ideal:.4g} % {label}", (label,), (label,)),
-        )
-    )
+    yield Derived(ideal, f"{text} = {100 * ideal:.4g} % {label}", (label,), (*departs, label))
