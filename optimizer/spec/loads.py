@@ -91,9 +91,11 @@ def _checked(loads: Floats, file: str, layers: int | None, experts: int | None) 
             raise SpecError(
                 *(
                     Problem(
-                        f"{loads[row, column]:g} {what}", file, key=f"row {row}, column {column}"
+                        f"{loads[layer, expert]:g} {what}",
+                        file,
+                        key=f"layer {layer}, expert {expert} (from 0)",
                     )
-                    for row, column in at.tolist()
+                    for layer, expert in at.tolist()
                 )
             )
     if layers is not None and len(loads) > layers:
