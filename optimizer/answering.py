@@ -8,11 +8,14 @@ from typing import get_args, overload
 from optimizer import pipeline
 from optimizer.cost.calibration import Calibration
 from optimizer.errors import Problem, SpecError
+from optimizer.fleets import compose
+from optimizer.fleets.composing import unsound
 from optimizer.plan import Answers, Plans
 from optimizer.search.objectives import Objective
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.fleet import Mode
 from optimizer.spec.model import ModelSpec
+from optimizer.spec.reading import Job
 from optimizer.spec.workload import Workload
 
 
@@ -78,8 +81,6 @@ def optimize(
             calibration=calibration,
             progress=progress,
         )
-    from optimizer.fleets import compose
-
     for name, value in (("strategy", strategy), ("confidence", confidence)):
         if value is not None:
             message = f"is of plans of one layout; leave out {name} or modes"
@@ -94,6 +95,16 @@ def optimize(
         calibration=calibration,
         progress=progress,
     )
+
+
+def modes_of(stated: str | None, job: Job, objective: Objective) -> tuple[Mode, ...] | None:
+    """The modes that are stated; else both, where several pools could share a load that is not
+    fixed. None: plans of one layout are asked for."""
+    if stated is not None:
+        return read_modes(stated)
+    if len(job.cluster.pools) == 1 or unsound(job.workload, objective) is not None:
+        return None
+    return get_args(Mode)
 
 
 def read_modes(text: str) -> tuple[Mode, ...]:

@@ -22,10 +22,9 @@ def plan(options: dict[str, Any]) -> None:
     from optimizer.report.files import run_files, run_name, write_run
     from optimizer.report.table import summary_text
 
-    if options["modes"] is not None:
-        compose(options)
-        return
     job = job_of(options)
+    if _composed(job, options):
+        return
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     progress = _progress(options["quiet"])
     asked = {name: options[name] for name in ("objective", "strategy", "confidence")}
@@ -60,30 +59,44 @@ def plan(options: dict[str, Any]) -> None:
     _exit(findings, any(plan.proof.status == "FEASIBLE" for plan in plans.plans))
 
 
-def compose(options: dict[str, Any]) -> None:
-    """The main job over ways to serve."""
-    from optimizer.answering import optimize, read_modes
+ONE_LAYOUT = ("strategy", "confidence", "survive", "current", "explain", "simulate_top")
+
+
+def _composed(job: Any, options: dict[str, Any]) -> bool:
+    """The main job over ways to serve, where it is asked for or several pools may share the work;
+    False where plans of one layout are left to be ranked."""
+    if options["modes"] is None and len(job.cluster.pools) == 1:
+        return False
+    from optimizer.answering import modes_of, optimize
     from optimizer.fleets import verify_answers
     from optimizer.report.answers import answers_text, document_text
     from optimizer.report.files import answers_files, run_name, write_run
 
-    modes = read_modes(options["modes"])
-    for name in ("strategy", "confidence", "survive", "current", "explain", "simulate_top"):
-        if options[name] is not None:
-            flag = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} is of plans of one layout; leave out it or --modes")
-    job = job_of(options)
-    folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
+    narrowed = [f"--{name.replace('_', '-')}" for name in ONE_LAYOUT if options[name] is not None]
+    if options["modes"] is not None and narrowed:
+        raise click.UsageError(f"{narrowed[0]} is of plans of one layout; leave out it or --modes")
     asked = {name: options[name] for name in ("objective", "top")}
+    modes = None if narrowed else modes_of(options["modes"], job, options["objective"])
+    if modes is None:
+        return False
     asked |= {"calibration": calibration_of(options), "progress": _progress(options["quiet"])}
-    answers = optimize(job.cluster, job.model, job.workload, modes=modes, **asked)
+    try:
+        answers = optimize(job.cluster, job.model, job.workload, modes=modes, **asked)
+    except InfeasibleError as error:
+        if "aggregated" not in modes:
+            raise
+        if not options["quiet"]:
+            click.echo(f"{error}\n", err=True)
+        return False
     findings = verify_answers(answers)
+    folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
     write_run(folder, answers_files(answers, findings))
     if options["as_json"]:
         click.echo(document_text(answers.best), nl=False)
     elif not options["quiet"]:
         click.echo(f"{answers_text(answers)}\n\nwritten to {folder}/")
     _exit(findings, answers.proof.status == "FEASIBLE")
+    return True
 
 
 def _exit(findings: Sequence[Any], unproven: bool) -> None:

@@ -6,10 +6,8 @@ The line of a fleet of one demand: price -> rank -> place -> plan each part.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from optimizer.cost.calibration import Calibration
-from optimizer.cost.serving import sustained
 from optimizer.errors import InfeasibleError, Problem, SpecError
 from optimizer.fleets.answer import proof_of, verify
 from optimizer.fleets.planning import (
@@ -20,9 +18,10 @@ from optimizer.fleets.planning import (
     offers_by_role,
     shortfall,
 )
+from optimizer.fleets.ranking import answer_of, in_order
 from optimizer.pipeline import optimize
-from optimizer.plan import Answer, Answers, Plan, Share, sealed
-from optimizer.plan.fleet import FleetPlan, sealed_fleet
+from optimizer.plan import Answer, Answers, Plan
+from optimizer.plan.fleet import FleetPlan
 from optimizer.search.fleet import FleetChoice, rank_alone, served_by
 from optimizer.search.objectives import Objective
 from optimizer.spec.cluster import Cluster
@@ -52,16 +51,18 @@ def compose(
 
     Raises InfeasibleError with what each mode lacks where no way keeps the limits.
     """
-    asked_for = served_workload(workload, objective)
-    stated = asked_for.request_rate
+    why = unsound(workload, objective)
+    if why is not None or not isinstance(workload, ServingWorkload):
+        raise SpecError(Problem(why or "", key="--modes"))
+    stated = workload.request_rate
     goal = "served" if stated is None else "gpus"
-    fleet = fleet_of(cluster, model, asked_for, modes, stated or 1.0, goal)
+    fleet = fleet_of(cluster, model, workload, modes, stated or 1.0, goal)
     layers = top if len(cluster.pools) == 1 else 1
     progress("pricing what each role could do")
     offers = offers_by_role(fleet, fleet.demands[0], layers, calibration)
     most = most_per_s(fleet, offers)
     if stated is None and most > 0:
-        fleet = fleet_of(cluster, model, asked_for, modes, most, goal)
+        fleet = fleet_of(cluster, model, workload, modes, most, goal)
     progress("ranking the ways to serve")
     chains = stated is None and len(cluster.pools) > 1 and cluster.num_live_gpus > MANY_GPUS
     asked = asked_of(fleet, [offers], layers, chains)
@@ -74,43 +75,37 @@ def compose(
     answers: list[Answer] = []
     for choice in foremost(found, top):
         progress(f"planning way {len(answers) + 1}")
-        rate = stated or rate_of(choice)
-        own = fleet_of(cluster, model, asked_for, modes, rate, goal)
-        document = document_with(own, asked, choice, objective, not answers, calibration)
-        answer = answer_of(len(answers) + 1, document, mode_of(choice))
-        why = why_it_lost(answer, answers[0], goal) if answers else "the best"
-        answers.append(replace(answer, why=why))
+        own = fleet_of(cluster, model, workload, modes, stated or rate_of(choice), goal)
+        searched = not any(answer.mode == mode_of(choice) for answer in answers)
+        document = document_with(own, asked, choice, objective, searched, calibration)
+        answers.append(answer_of(document, mode_of(choice), choice.value))
     notes = [*asked.notes, *lacking]
     if stated is None:
         notes.append(
             "no request rate is asked for: each way stands at the highest rate that it sustains "
             "with room for the peaks of random arrivals"
         )
-    answers[0] = with_notes(answers[0], [*notes, *map(beside, answers[1:])])
     proof = proof_of(found[0], asked.asks, fleet.objective)
-    return Answers(tuple(answers), proof, tuple(notes))
+    return Answers(in_order(answers, goal, notes), proof, tuple(notes))
 
 
-def served_workload(workload: Workload, objective: Objective) -> ServingWorkload:
-    """The workload, where ways to serve it can be ranked under this objective."""
-    why = None
+def unsound(workload: Workload, objective: Objective) -> str | None:
+    """Why ways to serve this workload cannot be ranked under this objective."""
     if not isinstance(workload, ServingWorkload):
-        why = f"ranks ways to serve requests; this workload is {workload.kind}"
-    elif workload.concurrency is not None:
-        why = (
+        return f"ranks ways to serve requests; this workload is {workload.kind}"
+    if workload.concurrency is not None:
+        return (
             "ranks by request rates, and a fixed concurrency is of one deployment; give "
             "request_rate in its place, or neither to find the highest rate"
         )
-    elif objective not in ("throughput", "gpus"):
-        why = (
+    if objective not in ("throughput", "gpus"):
+        return (
             f"ranks by requests a second or by GPUs; objective {objective} is of plans of one "
             "layout: take throughput or gpus, under ttft and tpot limits"
         )
-    elif objective == "gpus" and workload.request_rate is None:
-        why = "with objective gpus needs something to serve: give request_rate, such as 20 req/s"
-    if why is not None or not isinstance(workload, ServingWorkload):
-        raise SpecError(Problem(why or "", key="--modes"))
-    return workload
+    if objective == "gpus" and workload.request_rate is None:
+        return "with objective gpus needs something to serve: give request_rate, such as 20 req/s"
+    return None
 
 
 def fleet_of(
@@ -162,17 +157,17 @@ def document_with(
     asked: Asked,
     choice: FleetChoice,
     objective: Objective,
-    best: bool,
+    searched: bool,
     calibration: Calibration | None,
 ) -> Plan | FleetPlan:
-    """A choice as a plan where it is one layout in the only pool, the best one searched among all
-    layouts at its rate; else as a fleet."""
+    """A choice as a plan where it is one layout in the only pool, `searched` among all layouts at
+    its rate; else as a fleet."""
     assert choice.chosen[0] is not None
     mode, roles = choice.chosen[0]
     if mode == "disaggregated" or len(fleet.cluster.pools) > 1:
         return answer_with(fleet, asked, choice, (), calibration)
     ((use,),) = roles.values()
-    name = None if best else f"canonical:{use.offer.layout.name}-x{use.replicas}"
+    name = None if searched else f"canonical:{use.offer.layout.name}-x{use.replicas}"
     (demand,) = fleet.demands
     return optimize(
         fleet.cluster,
@@ -183,58 +178,6 @@ def document_with(
         strategy=name,
         calibration=calibration,
     ).best
-
-
-def answer_of(rank: int, document: Plan | FleetPlan, mode: Mode) -> Answer:
-    """A document as a ranked answer."""
-    if isinstance(document, Plan):
-        deployment, predicted = document.deployment, document.predictions
-        slots = deployment.batch.sequences_per_rank * deployment.layout.dp
-        capacity = sustained(float(slots * deployment.layout.replicas))
-        share = Share(
-            "serving",
-            deployment.pool,
-            document,
-            predicted["requests_per_s"].value,
-            capacity / predicted["request_s"].value,
-        )
-        return Answer(rank, document, mode, (share,), 0.0)
-    shares = tuple(
-        Share(
-            part.role, part.pool, document.plans[part.plan], part.share_per_s, part.capacity_per_s
-        )
-        for part in document.parts
-    )
-    return Answer(rank, document, mode, shares, document.served[0].transfer_s or 0.0)
-
-
-def why_it_lost(answer: Answer, best: Answer, goal: str) -> str:
-    """One line: the deciding figure, and what keeps the answer from more."""
-    rates = answer.requests_per_s, best.requests_per_s
-    reasons = []
-    if goal == "served" and rates[0] < rates[1] * (1 - 1e-6):
-        less = 1 - rates[0] / rates[1]
-        reasons.append(f"{less:.1%} fewer requests/s ({rates[0]:,.4g} against {rates[1]:,.4g})")
-    elif answer.gpus != best.gpus:
-        reasons.append(f"as many requests/s; {answer.gpus} GPUs against {best.gpus}")
-    else:
-        reasons.append("as many requests/s and GPUs; later in canonical order")
-    return "; ".join([*reasons, f"limited by {answer.limited_by}"])
-
-
-def beside(answer: Answer) -> str:
-    """A losing answer in a line of the best one's notes."""
-    return f"{answer.rank}. {answer.mode} {answer.name}: {answer.why}"
-
-
-def with_notes(answer: Answer, notes: Sequence[str]) -> Answer:
-    """The answer with notes in its sealed document."""
-    document = answer.document
-    update = {"notes": (*document.notes, *notes)}
-    if isinstance(document, Plan):
-        plan = sealed(document.model_copy(update=update))
-        return replace(answer, document=plan, shares=(answer.shares[0]._replace(plan=plan),))
-    return replace(answer, document=sealed_fleet(document.model_copy(update=update)))
 
 
 def verify_answers(answers: Answers) -> list[Finding]:

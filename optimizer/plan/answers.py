@@ -32,13 +32,17 @@ class Share(NamedTuple):
 @dataclass(frozen=True)
 class Answer:
     """One way to serve: a plan, or a fleet of one demand; shares are its layouts; transfer_s is
-    what moving one request's cache takes; why: what it lost by."""
+    what moving one request's cache takes.
+
+    value: of the deciding criterion on the solver's grid, smaller is better; why: what it lost by.
+    """
 
     rank: int
     document: Plan | FleetPlan
     mode: Mode
     shares: tuple[Share, ...]
     transfer_s: float
+    value: int
     why: str = "the best"
 
     @property
@@ -65,11 +69,16 @@ class Answer:
         return sum(share.requests_per_s for share in self.of("serving", "decode"))
 
     @property
-    def tokens_per_s(self) -> float:
-        """Output tokens."""
+    def output_len(self) -> int:
+        """Tokens of an answer to a request."""
         workload = self.of("serving", "decode")[0].plan.workload
         assert isinstance(workload, ServingWorkload)
-        return self.requests_per_s * workload.output_len
+        return workload.output_len
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens."""
+        return self.requests_per_s * self.output_len
 
     @property
     def ttft_s(self) -> float:
@@ -80,6 +89,11 @@ class Answer:
     def tpot_s(self) -> float:
         """Mean over requests."""
         return _mean(self.of("serving", "decode"), "tpot_s")
+
+    @property
+    def request_s(self) -> float:
+        """Mean seconds of a whole request."""
+        return self.ttft_s + (self.output_len - 1) * self.tpot_s
 
     @property
     def binding(self) -> tuple[Role, float]:
@@ -132,6 +146,7 @@ class Answer:
             "ttft_s": self.ttft_s,
             "transfer_s": self.transfer_s,
             "tpot_s": self.tpot_s,
+            "request_s": self.request_s,
             "limited_by": self.limited_by,
             "why": self.why,
         }

@@ -24,7 +24,8 @@ def rank_alone(
     each: int = 1,
 ) -> list[FleetChoice]:
     """The best choices, `each` of every kind and of different layouts, in order: the first `top`
-    and the best of each mode are sure to be among them; a way that fewer pools beat may be missing.
+    and the best of each mode are sure to be among them, but no way that another beats in a part of
+    its pools.
 
     The first choice's bound is that of all kinds together.
     """
@@ -45,11 +46,26 @@ def rank_alone(
             besides.append(choice.chosen)
             found.append(choice._replace(combinations=combinations_of([ask])))
         found.sort(key=lambda choice: (choice.value, gpus_of(choice)))
+        found = [
+            choice
+            for place, choice in enumerate(found)
+            if not any(_in_fewer_pools(other, choice) for other in found[:place])
+        ]
     if not found:
         return []
     least = min(choice.bound for choice in found)
     status: Literal["OPTIMAL", "FEASIBLE"] = "OPTIMAL" if least == found[0].value else "FEASIBLE"
     return [found[0]._replace(bound=least, status=status), *found[1:]]
+
+
+def _in_fewer_pools(choice: FleetChoice, other: FleetChoice) -> bool:
+    """Whether every role of a choice lies in a part of the pools that it lies in in another."""
+    pools = []
+    for each in (choice, other):
+        assert each.chosen[0] is not None
+        mode, roles = each.chosen[0]
+        pools.append({(mode, role, use.offer.pool) for role, own in roles.items() for use in own})
+    return pools[0] < pools[1]
 
 
 def _bound(kind: Ask, prices: Sequence[float], objective: Objective, steps: float) -> float:
