@@ -10,6 +10,7 @@ from optimizer.verify.finding import ROUNDING, Outcome, all_hold, equal, roundin
 from optimizer.verify.gpus import shares_of
 from optimizer.verify.memory import expert_pairs
 from optimizer.verify.products import attention_flops, shapes
+from optimizer.verify.slots import imbalance
 from optimizer.verify.tables import part_counts, tables
 
 NO_PRODUCT = ("m", "n", "k", "flops")  # 0 for memory traffic and collectives
@@ -38,6 +39,7 @@ def _part(
     products = [row for row in rows if row["kind"] == "gemm"]
     grouped = [row for row in rows if row["kind"] == "grouped_gemm"]
     attention = [row for row in rows if row["kind"] == "attention"]
+    skew = imbalance(plan) if grouped else 1.0
     for row in rows:
         if row["kind"] not in ("gemm", "grouped_gemm"):
             for name in NO_PRODUCT[:3] if row["kind"] == "attention" else NO_PRODUCT:
@@ -54,7 +56,7 @@ def _part(
         for row in products:
             yield from _product(row, at, tokens)
         for row in grouped:
-            pairs = expert_pairs(plan, layer["ffn"], layout, tokens)
+            pairs = expert_pairs(plan, layer["ffn"], layout, tokens, skew)
             yield from _grouped_product(row, at, pairs)
         if layer is not None:
             flops = sum(number(row["flops"][at]) for row in attention)

@@ -63,10 +63,13 @@ def largest_step(plan: Json, deployment: Json) -> int:
     return up(micro * count(plan["workload"]["seq_len"], 1), cp)
 
 
-def expert_pairs(plan: Json, ffn: Json, layout: dict[str, int], tokens: float) -> float:
-    """Token-expert pairs that the hottest expert rank computes when each rank brings `tokens`."""
+def expert_pairs(
+    plan: Json, ffn: Json, layout: dict[str, int], tokens: float, skew: float | None = None
+) -> float:
+    """Token-expert pairs that the hottest expert rank computes when each rank brings `tokens`;
+    skew: imbalance(plan), where it is known."""
     pairs = tokens * layout["dp"] * layout["cp"] * ffn["num_experts_per_token"]
-    hottest = (plan["workload"]["expert_imbalance"] or 1.0) * imbalance(plan)
+    hottest = (plan["workload"]["expert_imbalance"] or 1.0) * (imbalance(plan) if skew is None else skew)
     return float(min(pairs, pairs / layout["ep"] * hottest) if layout["ep"] > 1 else pairs)
 
 

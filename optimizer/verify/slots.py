@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import fsum
 
@@ -33,7 +34,7 @@ def _routed(plan: Json) -> list[Json]:
 def rank_loads(loads: list[float], slots: list[int], ep: int) -> list[float]:
     """Load of each expert rank; the copies of an expert share its load evenly."""
     held = len(slots) // ep
-    copies = {expert: slots.count(expert) for expert in set(slots)}
+    copies = Counter(slots)
     return [
         fsum(loads[expert] / copies[expert] for expert in slots[rank * held : (rank + 1) * held])
         for rank in range(ep)
