@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from optimizer.export.megatron import beyond_megatron, chunk_letters, megatron_arguments
+from optimizer.export.serving import COMMANDS, NAMES, why_not
 from optimizer.plan import Deployment, Plan, Plans, Training
 from optimizer.report.table import (
     assumption_lines,
@@ -13,6 +14,7 @@ from optimizer.report.table import (
     proof_line,
     recompute_text,
 )
+from optimizer.spec.workload import ServingWorkload
 from optimizer.units import figure, gib, milliseconds
 
 SHOWN_REPLICAS = 4
@@ -27,6 +29,7 @@ def guide(plans: Plans) -> str:
         _figures(plan),
         *(deployment_section(deployment) for deployment in plan.deployments),
         *([_launch(plan)] if plan.deployment.training is not None else []),
+        *([_serve(plan)] if isinstance(plan.workload, ServingWorkload) else []),
         watch_section(plan, "What to watch"),
         "## Ranked plans\n\n```\n" + plan_table(plans) + "\n```\n\n" + proof_line(plan),
         "## Assumptions\n\n```\n" + assumption_lines(plan) + "\n```",
@@ -116,6 +119,22 @@ def _step(training: Training) -> list[str]:
         f"{training.optimizer}; products in {training.compute}",
         f"- recompute: {recompute_text(training)}",
     ]
+
+
+def _serve(plan: Plan) -> str:
+    """What each engine is started with for one replica, or why it cannot run the plan."""
+    placement, asked = plan.deployment.placement, plan.workload.engine
+    nodes = {gpu.rpartition("/")[0] for gpu in placement.rank_gpu[0]}
+    lines = ["## Launch", "", "One command a replica, on the GPUs named above."]
+    if len(nodes) > 1:
+        lines[-1] += f" A replica spans {len(nodes)} nodes: add their addresses."
+    for engine in [asked] if asked in COMMANDS else COMMANDS:
+        command = COMMANDS[engine](plan, "serving")
+        if command is None:
+            lines += ["", f"{NAMES[engine]} cannot run it: {why_not(plan, engine)}."]
+        else:
+            lines += ["", f"{NAMES[engine]}:", "", "```", command, "```"]
+    return "\n".join(lines)
 
 
 def _launch(plan: Plan) -> str:

@@ -69,7 +69,9 @@ def expert_pairs(
     """Token-expert pairs that the hottest expert rank computes when each rank brings `tokens`;
     skew: imbalance(plan), where it is known."""
     pairs = tokens * layout["dp"] * layout["cp"] * ffn["num_experts_per_token"]
-    hottest = (plan["workload"]["expert_imbalance"] or 1.0) * (imbalance(plan) if skew is None else skew)
+    hottest = (plan["workload"]["expert_imbalance"] or 1.0) * (
+        imbalance(plan) if skew is None else skew
+    )
     return float(min(pairs, pairs / layout["ep"] * hottest) if layout["ep"] > 1 else pairs)
 
 
