@@ -62,7 +62,7 @@ def test_rows_of_dense_layers_are_dropped_when_the_model_says_so(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("loads.csv", "1,2\n3,-4\n", "layer 1, expert 1 (from 0): -4 is negative"),
+        ("loads.csv", "1,2\n3,-4\n", "layer 1, expert 1 \\(from 0\\): -4 is negative"),
         ("loads.csv", "1,nan\n", "nan is no finite number"),
         ("loads.csv", "1,inf\n", "inf is no finite number"),
         ("loads.csv", "1,1e30\n", "is above 1e[+]18"),
