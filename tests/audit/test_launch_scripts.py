@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from optimizer.audit.launch.job import read_launches
 from optimizer.audit.launch.megatron import TrainingLaunch
 from optimizer.audit.launch.megatron_model import moe_pattern
 from optimizer.audit.launch.rules import unjudged
-from optimizer.audit.launch.script import expanded, statements
+from optimizer.audit.launch.script import decided, expanded, started, statements
 from optimizer.errors import SpecError
 from optimizer.spec.linears import total_parameters
 from optimizer.spec.reading import read_cluster, read_model
@@ -108,7 +109,7 @@ def test_a_degree_that_the_script_does_not_set_is_asked_for(tmp_path: Path) -> N
         ("$B", "$B"),
         ("$((B + 1))", "$((B + 1))"),
         ("$((A / 0))", "$((A / 0))"),
-        ("$(date)", "$(date)"),
+        ("$(date)", "'$(date)'"),
     ],
 )
 def test_values_are_put_in_place(text: str, value: str) -> None:
@@ -165,3 +166,86 @@ def test_what_matters_and_is_not_priced_stands_apart() -> None:
     flags = {each.claim: each.arithmetic for each in found if each.quantity == "flags"}
     assert flags["--enable-lora"].startswith("matters and is not priced: adapters")
     assert flags["--port --api-key"].startswith("not judged")
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict"),
+    [
+        ("[ a = a ]", True),
+        ('[[ "a" == "b" ]]', False),
+        ("[ 8 -gt 1 ]", True),
+        ("[ 8 -gt x ]", None),
+        ('[ -n "a" ]', True),
+        ('[ -z "" ]', True),
+        ('[ -n "$A" ]', None),
+        ("[ -f train.py ]", None),
+        ("[[ a == b ]] || [[ c == c ]]", True),
+        ("[ a = a ] && [ $X = 1 ]", None),
+        ("[ a = b ] && [ $X = 1 ]", False),
+    ],
+)
+def test_conditions_are_decided_where_their_values_are_known(
+    condition: str, verdict: bool | None
+) -> None:
+    assert decided(condition) is verdict
+
+
+def test_the_branch_that_the_scripts_own_values_choose_is_read() -> None:
+    script = """
+PRECISION=bf16
+if [ "$PRECISION" = fp8 ]; then
+    FLAGS="--fp8-format hybrid"
+elif [ "$PRECISION" = bf16 ]; then
+    FLAGS="--bf16"
+else
+    FLAGS="--fp16"
+fi
+if [ -n "$UNSET" ]; then FLAGS="$FLAGS --x"; else FLAGS="$FLAGS --y"; fi
+for i in 1 2; do FLAGS="$FLAGS --z"; done
+run $FLAGS
+"""
+    (found,) = started(script)
+    assert found.text == "run --bf16"
+    assert found.left_out == (
+        'if [ -n "$UNSET" ] ... (line 10)',
+        "for i in 1 2 ... (line 11)",
+    )
+
+
+def test_elements_of_an_array_fall_apart_without_quotes_only() -> None:
+    script = """A=("--split 9,1" "--x")
+run ${A[@]}
+run "${A[@]}"
+"""
+    assert [shlex.split(found.text) for found in started(script)] == [
+        ["run", "--split", "9,1", "--x"],
+        ["run", "--split 9,1", "--x"],
+    ]
+
+
+def test_what_another_command_prints_is_one_unknown_word(tmp_path: Path) -> None:
+    ports = SCRIPT.replace("    --nnodes $NNODES\n", "    --nnodes $NNODES --master_port $PORT\n")
+    text = ports.replace("GPUS_PER_NODE=8", "GPUS_PER_NODE=8\nPORT=$(shuf -n 1 -i 1000-2000)")
+    (found,) = read(tmp_path, text)
+    assert found.gpus == 32
+    with pytest.raises(SpecError, match="shell variable"):
+        read(tmp_path, SCRIPT.replace("GPUS_PER_NODE=8", "GPUS_PER_NODE=`nvidia-smi -L | wc -l`"))
+
+
+def test_other_programs_of_a_script_are_passed_over(tmp_path: Path) -> None:
+    """Preparation by Python, a profiler around the run, a server in a function's braces."""
+    text = SCRIPT.replace("mkdir -p logs", "python tools/preprocess_data.py --input x --workers 8")
+    (found,) = read(tmp_path, text.replace("torchrun", "nsys profile -o out torchrun"))
+    assert layout(found).name == "PP2-EP8-EDP2-DP16"
+    assert found.not_judged[0] == "nsys profile -o out"
+    path = tmp_path / "serve.sh"
+    path.write_text("serve() {  # until stopped\n  vllm serve a -tp 2 &\n}\nsleep 1\n")
+    assert [each.tokens for each in read_commands(str(path), "vllm")] == [
+        ("vllm", "serve", "a", "-tp", "2")
+    ]
+
+
+def test_a_command_in_another_shells_quotes_is_found() -> None:
+    inner = "trtllm-llmapi-launch trtllm-serve deepseek-ai/DeepSeek-V3 --tp_size 16 --ep_size 4"
+    (found,) = read_commands(f'srun -N 2 --ntasks 16 bash -c "{inner}"', "trtllm")
+    assert found.tokens[:2] == ("trtllm-serve", "deepseek-ai/DeepSeek-V3")

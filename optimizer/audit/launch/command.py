@@ -16,7 +16,17 @@ from optimizer.spec.files import read_text
 
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.DOTALL)
 _LAUNCHERS = ("env", "nohup", "exec", "time", "export")
-_WRAPPERS = ("srun", "mpirun", "mpiexec", "numactl", "uv", "sudo", "trtllm-llmapi-launch")
+_MARKS = {  # what tells an engine's command from the other lines of a script
+    "vllm": re.compile(r"[\s/\"]vllm\s+serve\s|vllm\.entrypoints|/vllm-openai"),
+    "sglang": re.compile(r"sglang[. ](launch_server|serve)\s"),
+    "trtllm": re.compile(r"[\s/\"]trtllm-serve\s"),
+    "megatron": re.compile(
+        r"\.py\W.*\s--(num-layers|hidden-size|micro-batch-size|global-batch-size|"
+        r"tensor-model-parallel-size|seq-length)\s",
+        re.S,
+    ),
+}
+_SHELL = re.compile(r"(.*/)?(ba)?sh")
 _CONTAINERS = ("docker", "podman")
 _PROGRAM = re.compile(r"(.*/)?(vllm|sglang|trtllm-serve|torchrun|python[0-9.]*)")
 _ENDS = ("&", "|", ">", ">>", "2>", "2>&1", "&>", "1>", "<")
@@ -84,7 +94,7 @@ def _script(text: str, engine: str, source: str) -> list[Command]:
     """The commands of an engine's programs in a shell script."""
     found: list[Command] = []
     for line, written, variables, left_out in started(text):
-        if not any(_PROGRAM.fullmatch(token.strip("\"'")) for token in written.split()):
+        if not _MARKS[engine].search(f" {written}"):
             continue
         name = f"{engine} {len(found) + 1}"
         command = read_command(written, name, source, line)
@@ -92,7 +102,9 @@ def _script(text: str, engine: str, source: str) -> list[Command]:
         beside = (*command.wrapper, *left_out)
         found.append(replace(command, environment=environment, wrapper=beside))
     if not found:
-        raise SpecError(Problem("starts no engine that is known here", source))
+        skipped = next((out for _, _, _, out in reversed(list(started(text))) if out), ())
+        rest = f"; left out: {skipped[0]}" if skipped else ""
+        raise SpecError(Problem(f"starts no engine that is known here{rest}", source))
     return found
 
 
@@ -137,15 +149,18 @@ def read_command(text: str, name: str, file: str | None = None, line: int | None
     for token in tokens:
         if token in _JOINS or (token.endswith(";") and len(token) > 1):
             raise SpecError(Problem(f"'{token}' joins commands; write one a line", file, line))
-        if token in _ENDS:
+        if token in _ENDS or token.startswith("#"):
             break
         kept.append(token)
     if not kept:
         raise SpecError(Problem("holds no command", file, line))
     wrapped = 0
+    inner = next((at for at, each in enumerate(kept[:-1]) if _SHELL.fullmatch(each)), None)
+    if inner is not None and kept[inner + 1] in ("-c", "-lc") and len(kept) > inner + 2:
+        kept = [*kept[:inner], *shlex.split(kept[inner + 2])]  # bash -c "..."
     if kept[0] in _CONTAINERS:
         kept = _inside(kept)
-    if kept[0].rsplit("/", 1)[-1] in _WRAPPERS:
+    if not _PROGRAM.fullmatch(kept[0]):
         starts = (index for index, token in enumerate(kept) if _PROGRAM.fullmatch(token))
         wrapped = next(starts, 0)
     wrapper = (" ".join(kept[:wrapped]),) if wrapped else ()

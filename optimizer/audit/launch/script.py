@@ -1,7 +1,7 @@
 """Shell scripts to the commands that they start: assignments, arrays and defaults put in place.
 
-Nothing is run. What stands under a condition or in a loop is left out and named; a variable that
-the script does not set stays as it is written.
+Nothing is run. What stands in a loop, or under a condition that the script's own values do not
+decide, is left out and named; a variable that the script does not set stays as it is written.
 """
 
 from __future__ import annotations
@@ -9,17 +9,31 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 MAX_ROUNDS = 20  # of putting values in place, one inside the other
 _ASSIGNED = re.compile(r"(?:(?:export|readonly|local|declare(?: -\w+)?)\s+)?(\w+)(\+?=)(.*)", re.S)
-_BRACED = re.compile(r"\$\{(\w+)(?:\[[@*]\])?(?::?[-=]([^{}]*))?\}")
+_BRACED = re.compile(r"\$\{(\w+)(?::?[-=]([^{}]*))?\}")
 _PLAIN = re.compile(r"\$(\w+)")
-_WORDS = re.compile(r"\"(\$\{\w+\[@\]\})\"")  # an array in quotes is still several words
+_ARRAY = re.compile(r"(\"?)\$\{(\w+)\[[@*]\]\}(\"?)")
+_OUTPUT = re.compile(r"(?<!')(?:\$\((?!\()[^()']*\)|`[^`']*`)(?!')")  # of a command: one word
 _SUM = re.compile(r"\$\(\(([^$`]{1,200}?)\)\)(?!\))")
 _OPENS: Final = ("if", "for", "while", "until", "case")
 _CLOSES: Final = ("fi", "done", "esac")
+_WORDS_OF_CONTROL: Final = (*_OPENS, *_CLOSES, "then", "elif", "else", "do", "}")
+_TESTS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "-eq": operator.eq,
+    "-ne": operator.ne,
+    "-gt": operator.gt,
+    "-ge": operator.ge,
+    "-lt": operator.lt,
+    "-le": operator.le,
+}
 _SUMS: Final = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -46,25 +60,84 @@ class Started(NamedTuple):
     left_out: tuple[str, ...]
 
 
+class Branch(NamedTuple):
+    """A condition or loop that is open: whether its statements run (None: nobody can say), and
+    whether one of its branches did."""
+
+    runs: bool | None
+    ran: bool
+
+
 def started(script: str) -> Iterator[Started]:
-    """Every statement that is no assignment, with values in place."""
+    """Every statement that is run and no assignment, with values in place."""
     known: dict[str, str] = {}
     left_out: list[str] = []
-    depth = 0
+    open_branches: list[Branch] = []
     for line, text in statements(script):
-        word = text.split(maxsplit=1)[0].rstrip(";")
-        if word in _OPENS:
-            depth += 1
-            left_out += [f"{text.splitlines()[0][:60]} ... (line {line})"] if depth == 1 else []
-        elif word in _CLOSES:
-            depth = max(0, depth - 1)
-        elif depth == 0:
-            match = _ASSIGNED.fullmatch(text)
-            if match is None or _has_command(match[3]):
-                yield Started(line, expanded(text, known), dict(known), tuple(left_out))
-            else:
-                name, sign, value = match[1], match[2], expanded(_unwrapped(match[3]), known)
-                known[name] = f"{known.get(name, '')} {value}" if sign == "+=" else value
+        word, _, rest = text.partition(" ")
+        if word in ("then", "else", "do", "{") and rest.strip():
+            open_branches = _turned(open_branches, word, "", known)
+            word, _, rest = (text := rest.strip()).partition(" ")
+        if word in _WORDS_OF_CONTROL:
+            runs = all(branch.runs for branch in open_branches)
+            open_branches = _turned(open_branches, word, rest, known)
+            if runs and word in _OPENS and open_branches[-1].runs is None:
+                left_out.append(f"{text[:60]} ... (line {line})")
+            continue
+        if not all(branch.runs for branch in open_branches):
+            continue
+        match = _ASSIGNED.fullmatch(text)
+        if match is None or _has_command(match[3]):
+            yield Started(line, expanded(text, known), dict(known), tuple(left_out))
+        else:
+            name, sign, value = match[1], match[2], expanded(_unwrapped(match[3]), known)
+            known[name] = f"{known.get(name, '')} {value}" if sign == "+=" else value
+
+
+def _turned(
+    branches: list[Branch], word: str, condition: str, known: dict[str, str]
+) -> list[Branch]:
+    """The open branches after a word of control."""
+    if word in _OPENS:
+        runs = decided(expanded(condition, known)) if word == "if" else None
+        return [*branches, Branch(runs, runs is not False)]
+    if not branches or word not in ("elif", "else", *_CLOSES):
+        return branches
+    *outer, last = branches
+    if word in _CLOSES:
+        return outer
+    if last.runs is None:
+        return branches
+    if last.ran:
+        return [*outer, Branch(False, True)]
+    runs = True if word == "else" else decided(expanded(condition, known))
+    return [*outer, Branch(runs, runs is not False)]
+
+
+def decided(condition: str) -> bool | None:
+    """[ a = b ] and the like with || and && between; None where a value is not known."""
+    for joint, absorbing in (("||", True), ("&&", False)):
+        if joint in condition:
+            found = [decided(part) for part in condition.split(joint)]
+            if absorbing in found:
+                return absorbing
+            return None if None in found else not absorbing
+    try:
+        words = shlex.split(condition.strip().strip("[]"))
+    except ValueError:
+        return None
+    if any("$" in word for word in words):
+        return None
+    if len(words) == 2 and words[0] in ("-n", "-z"):
+        return bool(words[1]) == (words[0] == "-n")
+    if len(words) != 3 or words[1] not in _TESTS:
+        return None
+    left, sign, right = words
+    if sign.startswith("-"):
+        if not (left.isdecimal() and right.isdecimal()):
+            return None
+        return _TESTS[sign](int(left), int(right))
+    return _TESTS[sign](left, right)
 
 
 def statements(script: str) -> Iterator[Statement]:
@@ -89,9 +162,9 @@ def statements(script: str) -> Iterator[Statement]:
         elif char == "#" and (index == 0 or text[index - 1] in " \t\n;("):
             index = text.find("\n", index) if "\n" in text[index:] else len(text)
             continue
-        elif char in "({":
+        elif char == "(" or (char == "{" and text[index - 1] == "$"):
             depth += 1
-        elif char in ")}":
+        elif char == ")" or (char == "}" and depth):
             depth = max(0, depth - 1)
         elif char in "\n;" and not depth:
             if "".join(parts).strip():
@@ -115,15 +188,31 @@ def expanded(text: str, known: dict[str, str]) -> str:
             return known[match[1]]
         return _unwrapped(match[2]) if match[2] is not None else match[0]
 
-    text = _WORDS.sub(r"\1", text)
+    text = _OUTPUT.sub(lambda match: shlex.quote(match[0]), text)
     for _ in range(MAX_ROUNDS):
-        found = _BRACED.sub(value, text)
+        found = _ARRAY.sub(lambda match: _words(match, known), text)
+        found = _BRACED.sub(value, found)
         found = _PLAIN.sub(lambda match: known.get(match[1], match[0]), found)
         found = _SUM.sub(lambda match: _sum(match, known), found)
         if found == text or len(found) > 1_000_000:
             break
         text = found
     return text
+
+
+def _words(match: re.Match[str], known: dict[str, str]) -> str:
+    """An array's words: those of each element apart where it stands without quotes."""
+    value = known.get(match[2])
+    if value is None:
+        return match[0]
+    if match[1] and match[3]:
+        return value
+    try:
+        elements = shlex.split(value)
+    except ValueError:
+        elements = [value]
+    words = " ".join(shlex.quote(word) for element in elements for word in element.split())
+    return f"{match[1]}{words}{match[3]}"
 
 
 def _sum(match: re.Match[str], known: dict[str, str]) -> str:
