@@ -21,7 +21,7 @@ from optimizer.cost.given import (
     running_and_waiting,
 )
 from optimizer.cost.silicon.grids import LABELS
-from optimizer.errors import OptimizerError, Problem, SpecError
+from optimizer.errors import OptimizerError, Problem, SpecError, why_unreadable
 from optimizer.operators import Floats
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.formats import FORMATS, Format
@@ -33,6 +33,7 @@ from optimizer.units import GIB
 if TYPE_CHECKING:
     import pandas as pd
 
+ENGINES = ("", "any", "vllm", "sglang", "trtllm")  # "": not stated
 NEEDED = ("model", "hardware", "input_len", "output_len", "concurrency", "tp")
 # What a checkpoint's name for its precision means; published fp8 and fp4 ones scale blocks.
 CHECKPOINTS: dict[str, Format] = {
@@ -81,7 +82,9 @@ def read_rows(file: Path) -> pd.DataFrame:
 
     try:
         return pd.read_csv(file)
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(Problem(f"cannot be read: {why_unreadable(error)}", str(file))) from None
+    except ValueError as error:
         raise SpecError(Problem(f"no table of rows: {error}", str(file))) from None
 
 
@@ -137,6 +140,9 @@ def read_groups(rows: pd.DataFrame) -> tuple[list[Group], list[str]]:
             reasons[row] = reasons[row] or f"{name} must be a number of at least 1"
     for row in np.flatnonzero(_number(rows, "pp") != 1).tolist():
         reasons[row] = reasons[row] or "pp must be 1: rows of several stages are not priced"
+    for row, engine in enumerate(_text(rows, "engine")):
+        if engine not in ENGINES:
+            reasons[row] = reasons[row] or f"engine must be one of {', '.join(ENGINES[1:])}"
     names = ("model", "hardware", "precision", "engine")
     keys = zip(*(_text(rows, name) for name in names), _shapes(rows), strict=True)
     shared: dict[tuple[str, str, str, str, Shape], list[int]] = {}

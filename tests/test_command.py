@@ -183,6 +183,14 @@ def test_ctrl_c_stops_without_a_traceback(tmp_path: Path) -> None:
     assert process.returncode == 0 or not (tmp_path / "out").exists()
 
 
+def test_a_table_without_a_row_to_price_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    done = run("evaluate", "rows.csv", "--out", "out.csv", folder=tmp_path)
+    assert done.returncode == 2
+    assert "rows.csv: no row can be priced: column missing: model, hardware" in done.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_missing_arguments_say_what_to_give(tmp_path: Path) -> None:
     done = run("--hardware", "h200-sxm", folder=tmp_path)
     assert done.returncode == 2

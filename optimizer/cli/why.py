@@ -21,6 +21,9 @@ def why(**options: Any) -> None:
     from optimizer.plan import load_plan
 
     if options["plan"] is not None:
+        beside = [name for name in ("hardware", "model", "strategy") if options[name] is not None]
+        if beside:
+            raise click.UsageError(f"--plan stands in place of --{beside[0]}; give one of the two")
         plan = load_plan(options["plan"])
         layout = plan.deployment.layout
         answer = explain(plan.cluster, plan.model, plan.workload, layout, plan.objective)

@@ -89,6 +89,7 @@ def write_files(folder: Path, files: Mapping[str, str | Iterable[str] | Iterable
     """Writes all files next to their places first and renames them only when all are written;
     content may come in pieces."""
     written: list[tuple[str, Path]] = []
+    at = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -98,13 +99,13 @@ def write_files(folder: Path, files: Mapping[str, str | Iterable[str] | Iterable
                 for piece in (text,) if isinstance(text, str) else text:
                     stream.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
             os.chmod(partial, 0o644)
-        for partial, final in written:
-            os.replace(partial, final)
+        for partial, at in written:
+            os.replace(partial, at)
     except OSError as error:
         raise SpecError(
             Problem(
-                f"cannot be written: {error.strerror}; name another folder",
-                str(folder),
+                f"cannot be written: {error.strerror}; name another",
+                str(at),
                 key="--out",
             )
         ) from None

@@ -45,7 +45,14 @@ _EXAMPLES = {
     "types": "[dense]",
     "layers": "[{types: [dense], repeat: 32}]",
     "why": "the report does not say",
+    "nodes": "8",
+    "gpus_per_node": "8",
+    "num_kv_heads": "8",
+    "num_experts_per_token": "8",
 }
+
+
+MISSING = "is missing"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -83,7 +90,9 @@ def shown(value: object) -> str:
 
 def missing(key: str) -> str:
     """What to say of a key that should be there."""
-    return f"is missing; write for example '{key}: {_EXAMPLES.get(key, '8')}'"
+    return (
+        f"is missing; write for example '{key}: {_EXAMPLES[key]}'" if key in _EXAMPLES else MISSING
+    )
 
 
 def problems_of(

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from optimizer.errors import Problem, SpecError
+from optimizer.errors import Problem, SpecError, why_unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,9 @@ def _own_rows(gpu: str, file: str, table: str) -> pd.DataFrame:
 
     try:
         rows = pd.read_csv(file)
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(Problem(f"cannot be read: {why_unreadable(error)}", file)) from None
+    except ValueError as error:
         raise SpecError(Problem(f"no table of timed operators: {error}", file)) from None
     sizes = [*NAMES[table].values(), "seconds"]
     about = {"gpu", "table"} - set(rows.columns)

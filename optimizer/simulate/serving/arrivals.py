@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.errors import Problem, SpecError
+from optimizer.errors import Problem, SpecError, why_unreadable
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 
@@ -77,7 +77,9 @@ def read_trace(path: Path) -> Load:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(Problem(f"no trace of requests: {error}", str(path))) from None
+        hint = "closed, poisson, burst or a CSV belongs here"
+        text = f"cannot be read: {why_unreadable(error)}; {hint}"
+        raise SpecError(Problem(text, str(path))) from None
     reader = csv.DictReader(io.StringIO(text))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
