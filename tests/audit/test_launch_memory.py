@@ -111,3 +111,27 @@ def test_megatrons_parameters_add_up() -> None:
     shape = "--num-layers 8 --hidden-size 1024 --num-attention-heads 8 --vocab-size 32000"
     found = training(f"torchrun --nproc_per_node 8 train.py {shape}", 8)
     assert parameters_held(found).dense == total_parameters(found.model)
+
+
+def test_adapters_take_their_slots_from_the_cache() -> None:
+    """Llama 3.1 8B, a layer: q and o 8192 each, k and v 5120 each, gate, up and down 18432 each, in
+    and out; rank 16 in 16 bits and 32 layers: 83.9 MB a slot."""
+    small = "meta-llama/Llama-3.1-8B-Instruct"
+    plain = capacity_of(launch("vllm", f"{VLLM} {small}"), H200)
+    command = f"{VLLM} {small} --enable-lora --max-loras 4"
+    found = capacity_of(launch("vllm", command), H200)
+    one = (2 * 8192 + 2 * 5120 + 3 * 18432) * 16 * 2 * 32
+    assert found.components["adapters"] == 4 * one
+    assert plain.room.bytes - found.room.bytes == pytest.approx(4 * one)
+
+
+def test_adapters_are_cut_as_their_layers_are_or_in_full() -> None:
+    """On two ranks q has 4096 in and 2048 out of each rank; fully sharded both halves."""
+    small = "meta-llama/Llama-3.1-8B-Instruct"
+    command = f"{VLLM} {small} -tp 2 --enable-lora"
+    half = capacity_of(launch("vllm", command), H200).components["adapters"]
+    cut = capacity_of(launch("vllm", f"{command} --fully-sharded-loras"), H200)
+    columns = 4096 + 2048 + 2 * (4096 + 512) + 2 * (4096 + 7168)  # q, k, v, gate, up
+    rows = 2048 + 4096 + 7168 + 4096  # o, down
+    assert half == (columns + rows) * 16 * 2 * 32
+    assert cut.components["adapters"] == (2 * 8192 + 2 * 5120 + 3 * 18432) / 2 * 16 * 2 * 32

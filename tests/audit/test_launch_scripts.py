@@ -164,8 +164,19 @@ def test_what_matters_and_is_not_priced_stands_apart() -> None:
     load = {"input_len": 64, "output_len": 64, "concurrency": 4}
     found = audit_launches([("vllm", command)], "h100-sxm", flags=load).findings
     flags = {each.claim: each.arithmetic for each in found if each.quantity == "flags"}
-    assert flags["--enable-lora"].startswith("matters and is not priced: adapters")
+    assert flags["--enable-lora"].startswith("matters and is not priced: the time of adapters")
     assert flags["--port --api-key"].startswith("not judged")
+
+
+def test_only_flags_are_known_by_their_words() -> None:
+    """A registry's image and a way to exchange are no encoders."""
+    found = list(
+        unjudged("x", ("srun --container-image=a", "--cp-comm-type", "--mm-encoder-tp-mode"))
+    )
+    assert [each.claim for each in found] == [
+        "--mm-encoder-tp-mode",
+        "srun --container-image=a --cp-comm-type",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +239,8 @@ def test_what_another_command_prints_is_one_unknown_word(tmp_path: Path) -> None
     text = ports.replace("GPUS_PER_NODE=8", "GPUS_PER_NODE=8\nPORT=$(shuf -n 1 -i 1000-2000)")
     (found,) = read(tmp_path, text)
     assert found.gpus == 32
+    (command,) = started("P=$(shuf -n 1)\nA=(--port $P)\nrun ${A[@]}")
+    assert shlex.split(command.text) == ["run", "--port", "$(shuf -n 1)"]
     with pytest.raises(SpecError, match="shell variable"):
         read(tmp_path, SCRIPT.replace("GPUS_PER_NODE=8", "GPUS_PER_NODE=`nvidia-smi -L | wc -l`"))
 

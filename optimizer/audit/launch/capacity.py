@@ -19,7 +19,7 @@ from optimizer.layout import ParallelLayout
 from optimizer.spec.model import ModelSpec
 from optimizer.units import gib
 
-STATIC = ("dense weights", "expert weights", "embedding and head")
+STATIC = ("dense weights", "expert weights", "embedding and head", "adapters")
 WORKING = ("activations", "logits", "communication buffers", "runtime reserve")
 LOGIT_ROWS = 1024  # sequences that an engine samples at once, at most
 
@@ -81,6 +81,8 @@ def capacity_of(launch: Launch, gpu_bytes: float, context: int | None = None) ->
     stages = stages_of(model, layout.pp, launch.stage_layers)
     for index, stage in enumerate(stages):
         held = memory.stage(tuple(model.layer_types), stage, 0)
+        slots = launch.adapters
+        held["adapters"] = slots.stage_bytes(model, stage, layout.tp) if slots else 0.0
         request_bytes = held.pop("KV cache") / launch.cache_shards
         offloaded = min(launch.offload_bytes, sum(held[name] for name in STATIC))
         for name in STATIC:  # what is moved to the host comes off the largest parts first

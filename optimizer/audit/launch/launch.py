@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
 
+from optimizer.audit.launch.adapters import Adapters
 from optimizer.audit.launch.flags import Settings
 from optimizer.errors import Problem, SpecError
 from optimizer.layout import ParallelLayout
@@ -73,6 +74,7 @@ class Launch:
     redundant_experts: int = 0
     stage_layers: tuple[int, ...] | None = None  # None: as the engine cuts
     offload_bytes: float = 0.0
+    adapters: Adapters | None = None
     switched_on: tuple[str, ...] = ()  # environment variables that are 1
     not_judged: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()

@@ -17,12 +17,11 @@ _SAID: dict[RuleKind, tuple[Verdict, str, str]] = {  # verdict, what the engine 
 # What a flag stands for whose effect is neither in the memory nor in the times here.
 UNPRICED = {
     "speculation, its time and the draft's memory": "specul draft eagle num-nextn medusa",
-    "adapters, their memory and time": "lora",
-    "encoders of images and sound": "mm- image audio video multimodal",
+    "the time of adapters, and their memory but for vLLM's slots": "lora",
+    "encoders of images and sound": "--mm- -mm-per image audio video multimodal",
     "prefill and decode apart": "disaggregation kv-transfer",
     "cache or weights on the host": "offload hicache swap-space host-cache lmcache",
     "two batches that hide each other's exchange": "two-batch dbo ubatch",
-    "conditions of the script": "(line",
     "batches that grow": "rampup",
 }
 
@@ -31,8 +30,16 @@ def unjudged(case: str, flags: Sequence[str]) -> Iterator[Finding]:
     """Flags that matter and are not priced, each by what it stands for; then all that change
     neither memory nor times."""
     left = list(flags)
+    conditions = [flag for flag in left if "(line" in flag]
+    if conditions:
+        left = [flag for flag in left if flag not in conditions]
+        yield _unjudged(case, conditions, "matters and is left out: what a condition decides")
     for what, words in UNPRICED.items():
-        found = [flag for flag in left if any(word in flag for word in words.split(" "))]
+        found = [
+            flag
+            for flag in left
+            if " " not in flag and any(word in flag for word in words.split(" "))
+        ]
         left = [flag for flag in left if flag not in found]
         if found:
             yield _unjudged(case, found, f"matters and is not priced: {what}")

@@ -211,7 +211,10 @@ def _words(match: re.Match[str], known: dict[str, str]) -> str:
         elements = shlex.split(value)
     except ValueError:
         elements = [value]
-    words = " ".join(shlex.quote(word) for element in elements for word in element.split())
+    apart = (
+        [element] if _OUTPUT.search(element) else element.split() for element in elements
+    )  # what a command prints is no more than one word here
+    words = " ".join(shlex.quote(word) for each in apart for word in each)
     return f"{match[1]}{words}{match[3]}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from optimizer.audit.launch.adapters import adapters_of
 from optimizer.audit.launch.command import Command, arguments, partition_of
 from optimizer.audit.launch.config_files import with_config
 from optimizer.audit.launch.flags import Settings, flag_table, read_flags
@@ -85,8 +86,9 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         redundant_experts=_redundant(settings),
         stage_layers=partition,
         offload_bytes=(settings.number("offload_gib") or 0.0) * GIB,
+        adapters=adapters_of(settings),
         switched_on=command.switched_on,
-        not_judged=(*command.wrapper, *settings.not_judged),
+        not_judged=(*command.wrapper, *settings.not_judged, *_priced_in_part(settings)),
         assumptions=tuple(defaults),
     )
     return replace(launch, rules=tuple(_rules(launch, settings)))
@@ -108,6 +110,11 @@ def batch_of(settings: Settings, gpu: Gpu) -> tuple[int, int]:
         step_tokens = max(step_tokens, settings.count("context"))
     step_tokens = settings.count("step_tokens", step_tokens)
     return settings.count("sequences", min(sequences, step_tokens)), step_tokens
+
+
+def _priced_in_part(settings: Settings) -> tuple[str, ...]:
+    """Flags whose memory is counted and whose time is not."""
+    return ("--enable-lora",) if settings.switch("lora") else ()
 
 
 def _budget(settings: Settings) -> Budget:
