@@ -127,11 +127,11 @@ def price_best_cut(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
         return found
     balanced = job._replace(cut=cut)
     other = price_rows(balanced, rows.take(staged), layouts, known.take(staged))
-    better = _beats(other, found, staged)
+    better = beats(other, found, staged)
     return found.overlaid(staged[better], other, np.flatnonzero(better))
 
 
-def _beats(one: Candidates, other: Candidates, rows: Ints) -> NDArray[np.bool_]:
+def beats(one: Candidates, other: Candidates, rows: Ints) -> NDArray[np.bool_]:
     """Whether each row keeps limits that the other's row breaks or, both alike, gives more
     tokens/s."""
     keeps, kept = one.broken() == 0, (other.broken() == 0)[rows]
@@ -145,7 +145,7 @@ def settled(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
     even cut would lose; None where that breaks a limit)."""
     balanced = job._replace(cut=balancing(job.model))
     even, other = (price_rows(each, rows, layouts) for each in (job, balanced))
-    if not _beats(other, even, np.zeros(1, dtype=np.int64))[0]:
+    if not beats(other, even, np.zeros(1, dtype=np.int64))[0]:
         return job, 0.0
     if even.broken()[0]:
         return balanced, None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.cost.calibration import Calibration, Constants
 from optimizer.cost.demand import Device
-from optimizer.cost.rank_order import best_order, usual_order
+from optimizer.cost.rank_order import OrderOf, usual_order
 from optimizer.cost.rows import Rows
 from optimizer.cost.silicon import with_tables
 from optimizer.cost.stages import Cut, even_stages
@@ -29,9 +30,7 @@ class Job(NamedTuple):
     calibration: Calibration
     imbalances: tuple[tuple[int, float], ...] = ()  # EP -> hottest rank's load over the mean
     cut: Cut = even_stages
-    reorder: bool = (
-        True  # whether another order of ranks than the usual is taken where it is faster
-    )
+    order: OrderOf = usual_order
 
     @property
     def device(self) -> Device:
@@ -67,33 +66,29 @@ def degree_columns(job: Job, layouts: Layouts) -> dict[str, Floats]:
     """The columns that follow from the degrees alone [layouts]."""
     columns = {
         name: getattr(layouts, name).astype(np.float64)
-        for name in ("pp", "tp", "cp", "dp", "ep", "etp", "span")
+        for name in ("pp", "tp", "cp", "dp", "ep", "etp")
     }
     columns["imbalance"] = np.full(len(layouts), job.workload.expert_imbalance or 1.0)
     for degree, factor in job.imbalances:
         columns["imbalance"][layouts.ep == degree] *= factor
-    sizes = job.cluster.live_sizes[job.pool]
-    # Every boundary is inside a domain only where whole replicas fill the domains without rest.
-    whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
-    inside = whole | (sum(sizes.values()) == 1)
-    columns["pp_inside"] = np.where((layouts.pp > 1) & inside, 2.0, 1.0)
-    columns |= usual_order(layouts)
+    order = job.order(layouts)
+    columns["span"] = (layouts.span // order.pp).astype(np.float64)
+    columns["tp_inside"] = order.tp.astype(np.float64)
+    columns["cp_inside"] = order.cp.astype(np.float64)
+    near = whole_inside(job, layouts) | (order.pp > 1)
+    columns["pp_inside"] = np.where((layouts.pp > 1) & near, 2.0, 1.0)
     columns["leaf"] = leaf_gpus(job.cluster, job.pool, layouts)
     columns["pp_leaf"] = np.full(len(layouts), boundary_leaf(job.cluster, job.pool))
-    if (
-        job.reorder
-        and isinstance(job.workload, ForwardWorkload)
-        and job.cluster.pools[job.pool].leaf is None
-    ):
-        sequence = sequence_tokens(job.workload)
-        columns |= best_order(job.model, sequence, job.device, job.constants, layouts, columns)
     return columns
 
 
-def split_order(job: Job, layouts: Layouts) -> int | None:
-    """Of one layout, the context ranks of a group in one domain where that is not the usual."""
-    own = degree_columns(job, layouts)["cp_inside"]
-    return None if own[0] == usual_order(layouts)["cp_inside"][0] else int(own[0])
+def whole_inside(job: Job, layouts: Layouts) -> NDArray[np.bool_]:
+    """Whether every boundary of stages is inside a domain: only where whole replicas fill the
+    domains without rest [layouts]."""
+    sizes = job.cluster.live_sizes[job.pool]
+    whole = np.all([size % layouts.gpus_per_replica == 0 for size in sizes], axis=0)
+    found: NDArray[np.bool_] = whole | (sum(sizes.values()) == 1)
+    return found
 
 
 def micro_sequences(rows: Rows) -> Floats:

@@ -10,8 +10,8 @@ import numpy as np
 
 from optimizer.cost.calibration import Calibration, load_calibration
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.cuts import price_best_cut
 from optimizer.cost.job import Job
+from optimizer.cost.ordering import price_best_order
 from optimizer.cost.quickest import price_spanning
 from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
@@ -95,7 +95,7 @@ def _pool_parts(
         return rows_of(part, job.workload, live, replicas)
 
     for part, rows in _cut(divisible, rows_in, PART_ROWS):
-        found = price_best_cut(job, rows, part)
+        found = price_best_order(job, rows, part)
         if confidence is not None:
             found = tightened(job, rows, part, found, confidence)
         yield found

@@ -1,72 +1,74 @@
-"""Rank order: which ranks share a domain where tensor and context groups do not fit together."""
+"""Rank order: how the GPUs of a domain are shared out to tensor, context and data-parallel ranks
+and to the stages of a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from optimizer.cost.calibration import Constants
-from optimizer.cost.demand import Device
-from optimizer.cost.price import part_seconds
-from optimizer.layout import Layouts
-from optimizer.operators import Floats, lower
-from optimizer.spec.model import ModelSpec
-
-Inside = dict[str, Floats]  # tp_inside, cp_inside: ranks of a group in one domain [layouts]
+from optimizer.layout import Ints, Layouts
 
 
-def usual_order(layouts: Layouts) -> Inside:
-    """Tensor ranks innermost, then as many context ranks as they leave room for."""
+class Order(NamedTuple):
+    """Of each layout [n]: ranks of a tensor group and of a context group that share a domain, and
+    stages that do. The rest of the domain are data-parallel ranks.
+
+    Expert groups need no choice: a token goes to every part of each of its experts, so that an
+    exchange joins the whole stage whatever the order of its expert ranks.
+    """
+
+    tp: Ints
+    cp: Ints
+    pp: Ints
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> Order:
+        return Order(*(column[rows] for column in self))
+
+
+OrderOf = Callable[[Layouts], Order]
+
+
+def usual_order(layouts: Layouts) -> Order:
+    """Tensor ranks innermost, then as many context ranks as they leave room for; stages apart."""
     tp = np.minimum(layouts.tp, layouts.span)
     cp = np.clip(layouts.span // layouts.tp, 1, layouts.cp)
-    return {"tp_inside": tp.astype(np.float64), "cp_inside": cp.astype(np.float64)}
+    return Order(tp, cp, np.ones_like(tp))
 
 
-def best_order(
-    model: ModelSpec,
-    seq_len: int,
-    device: Device,
-    constants: Constants,
-    layouts: Layouts,
-    columns: Mapping[str, Floats],
-) -> Inside:
-    """The order in which one sequence is fastest: every even split of a domain's GPUs into tensor
-    times context ranks is priced beside the usual one, which stays unless another is faster.
+def other_orders(layouts: Layouts, may_share: NDArray[np.bool_]) -> tuple[Ints, Order]:
+    """(row of `layouts`, order) of every other way to fill a domain evenly: its GPUs are a product
+    of tensor, context and data-parallel ranks that divide their degrees, for one stage or, where
+    stages may share domains, for all of them.
 
-    Left out: with more sequences a step the balance shifts from latency to bytes.
+    Left out: stages that share domains in part, of which the slowest boundary is outside anyway;
+    and layouts whose tensor and context groups lie in one domain, where no order has more of
+    either together.
     """
-    found = usual_order(layouts)
-    apart = (layouts.cp > 1) & (layouts.tp * layouts.cp > layouts.span)
-    rows = np.flatnonzero(apart & (layouts.width % layouts.span == 0))
-    if not len(rows):
-        return found
-    few, ones = layouts.take(rows), np.ones(len(rows))
-    step = {name: column[rows] for name, column in columns.items()} | {
-        "tokens": np.ceil(seq_len / few.cp),
-        "sequences": ones,
-        "context": ones * (seq_len + 1) / 2.0,
-        "logits": ones,
-    }
-    families, names = lower(model), model.layer_names
-    counts = {name: names.count(name) for name in model.layer_types}
-
-    def seconds(order: Inside) -> Floats:
-        parts = part_seconds(families, {**step, **order}, device, constants)
-        total: Floats = np.sum([many * parts[name] for name, many in counts.items()], axis=0)
-        return total
-
-    best = {name: column[rows] for name, column in found.items()}
-    least = seconds(best)
-    for cp in range(2, int(few.span.max()) + 1):
-        tp = np.maximum(few.span // cp, 1)
-        even = (tp * cp == few.span) & (few.tp % tp == 0) & (few.cp % cp == 0)
-        if even.any():
-            order = {"tp_inside": tp.astype(np.float64), "cp_inside": ones * cp}
-            other = seconds(order)
-            better = even & (other < least * (1 - 1e-9))
-            best = {name: np.where(better, order[name], best[name]) for name in best}
-            least = np.where(better, other, least)
-    for name, column in best.items():
-        found[name][rows] = column
-    return found
+    usual, even = usual_order(layouts), layouts.width % layouts.span == 0
+    apart = even & (layouts.cp > 1) & (layouts.tp * layouts.cp > layouts.span)
+    shared = even & may_share & (layouts.pp > 1) & (layouts.span % layouts.pp == 0)
+    found: list[tuple[Ints, Order]] = []
+    for able, stages in ((apart, np.ones_like(layouts.pp)), (shared, layouts.pp)):
+        rows = np.flatnonzero(able)
+        if not len(rows):
+            continue
+        few, first, own = layouts.take(rows), usual.take(rows), (layouts.span // stages)[rows]
+        most = int(own.max())
+        for tp in range(1, most + 1):
+            for cp in range(1, most // tp + 1):
+                fits = (own % (tp * cp) == 0) & (few.tp % tp == 0) & (few.cp % cp == 0)
+                fits &= few.dp % np.maximum(1, own // (tp * cp)) == 0
+                fits &= (first.tp != tp) | (first.cp != cp) | (first.pp != stages[rows])
+                some = rows[fits]
+                ones = np.ones_like(some)
+                found.append((some, Order(tp * ones, cp * ones, stages[some])))
+    if not found:
+        none = np.zeros(0, dtype=np.int64)
+        return none, Order(none, none, none)
+    rows = np.concatenate([row for row, _ in found])
+    ordering = np.argsort(rows, kind="stable")
+    columns = (np.concatenate(each) for each in zip(*(order for _, order in found), strict=True))
+    return rows[ordering], Order(*(column[ordering] for column in columns))

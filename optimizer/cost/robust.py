@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.cost.cuts import price_best_cut
 from optimizer.cost.job import Job
+from optimizer.cost.ordering import price_best_order
 from optimizer.cost.rows import Rows
 from optimizer.layout import Layouts
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload
@@ -52,7 +52,7 @@ def tightened(
     factors = interval_factors(job, confidence)
     needs = nominal.needs
     if job.workload.robust is not None:
-        needs = price_best_cut(job._replace(workload=stressed(job.workload)), rows, layouts).needs
+        needs = price_best_order(job._replace(workload=stressed(job.workload)), rows, layouts).needs
     limits = {}
     for name, limit in nominal.limits.items():
         if name in factors:

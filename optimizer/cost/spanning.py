@@ -37,7 +37,7 @@ class Spanning(NamedTuple):
 
     @classmethod
     def of(cls, first: Job, second: Job) -> Spanning:
-        return cls(first._replace(reorder=False), second._replace(reorder=False))
+        return cls(first, second)
 
     @property
     def jobs(self) -> tuple[Job, Job]:

@@ -66,17 +66,20 @@ class RankPart(Frozen):
     head: bool
 
 
+Inside = dict[Literal["tp", "cp", "dp", "pp"], int]
+
+
 class Placement(Frozen):
     """Which rank holds what, and on which GPU it lies.
 
     rank_gpu[replica][rank] names the GPU of a rank; stage_layers[s] is (first, one past the last)
     layer of stage s, or of chunk s where stages are interleaved (stage = s % pp); `span` GPUs of a
-    stage share a domain; of a context group `cp_inside` do, where that is not what tensor groups
-    leave room for. Groups list ranks of one replica.
+    stage share a domain; `inside` says how many ranks of each group do, and how many stages, where
+    that is not what comes of ranks in order. Groups list ranks of one replica.
     """
 
     span: int
-    cp_inside: int | None = Field(default=None, exclude_if=is_none)
+    inside: Inside | None = Field(default=None, exclude_if=is_none)
     stage_layers: tuple[tuple[int, int], ...]
     ranks: tuple[RankPart, ...]
     groups: dict[Literal["tp", "cp", "dp", "ep", "etp", "edp", "pp"], tuple[tuple[int, ...], ...]]

@@ -49,7 +49,7 @@ def assemble(
     packings = tuple(each for each in ranked.choice.packings if each[1].shape in shapes)
     lies = settle(job, ranked, chosen)
     placement = place(
-        job.cluster, job.model, layout, lies.shares, packings, job.workload, lies.cut, lies.order
+        job.cluster, job.model, layout, lies.shares, packings, job.workload, lies.cut, lies.inside
     )
     memory, model = lies.memory, space["model"]
     deployment = Deployment(

@@ -150,7 +150,7 @@ def _units(deployment: Deployment) -> list[list[list[int]]]:
     """What may trade places: pieces of a stage; of several stages the replica as a whole."""
     layout, pieces = deployment.layout, []
     for stage, span in enumerate(deployment.stage_spans):
-        order = stage_order(layout, span, deployment.placement.cp_inside)
+        order = stage_order(layout, deployment.placement.inside)
         ends = [*range(0, layout.width, span), layout.width]
         ranks = [stage * layout.width + rank for rank in order]
         pieces += [ranks[start:end] for start, end in pairwise(ends)]

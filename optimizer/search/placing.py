@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from optimizer.layout import Layouts, ParallelLayout, leaf_gpus
-from optimizer.plan import Placement, RankPart
+from optimizer.plan import Inside, Placement, RankPart
 from optimizer.search.degrees import DomainType, Packing
 from optimizer.search.experts.balance import placed_experts
 from optimizer.search.leaves import leaf_stages
@@ -34,10 +34,10 @@ def place(
     packings: Packings,
     workload: Workload,
     cut: tuple[int, ...],
-    cp_inside: int | None = None,
+    inside: Inside | None = None,
 ) -> Placement:
     """The placement of one deployment: ranks in the order tp, cp, dp, pp from the inside out, on
-    GPUs in that order, or with cp_inside ranks of each context group in one domain.
+    GPUs in that order, or with as many ranks of each group and stages in a domain as `inside` says.
 
     shares: one pool, or several in the order of their stages; cut: layers of each stage, in
     training of each chunk, of which stage s holds s, s + pp ...
@@ -46,7 +46,7 @@ def place(
     trained = isinstance(workload, TrainingWorkload)
     ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
     experts = placed_experts(model, workload, layout.ep)
-    stages = [_ordered_stages(cluster, layout, share, packings, cp_inside) for share in shares]
+    stages = [_ordered_stages(cluster, layout, share, packings, inside) for share in shares]
     rank_gpu = tuple(
         tuple(
             gpu
@@ -59,8 +59,8 @@ def place(
     used = {gpu for replica in rank_gpu for gpu in replica}
     idle = tuple(gpu for domain in cluster.domains for gpu in domain.gpus if gpu not in used)
     return Placement(
-        span=shares[0].span,
-        cp_inside=cp_inside,
+        span=shares[0].span // (inside["pp"] if inside else 1),
+        inside=inside,
         stage_layers=stage_layers,
         ranks=ranks,
         groups=_groups(ranks),
@@ -168,21 +168,19 @@ def _groups(ranks: tuple[RankPart, ...]) -> dict[str, tuple[tuple[int, ...], ...
     return found
 
 
-def stage_order(layout: ParallelLayout, span: int, cp_inside: int | None) -> list[int]:
-    """The ranks of a stage in the order of its GPUs: all that share a domain one after the other.
-
-    cp_inside: context ranks of a group in one domain beside span/cp_inside tensor ranks; None: the
-    ranks' own order.
-    """
+def stage_order(layout: ParallelLayout, inside: Inside | None) -> list[int]:
+    """The ranks of a stage in the order of its GPUs: all that share a domain one after the other;
+    without `inside` the ranks' own order."""
     ranks = list(range(layout.width))
-    if cp_inside is None:
+    if inside is None:
         return ranks
-    tp_inside = span // cp_inside
+    most = (inside["dp"], inside["cp"], inside["tp"])
 
     def place(rank: int) -> tuple[int, ...]:
         rest, tp = divmod(rank, layout.tp)
         dp, cp = divmod(rest, layout.cp)
-        return (dp, cp // cp_inside, tp // tp_inside, cp % cp_inside, tp % tp_inside)
+        domain, within = zip(*map(divmod, (dp, cp, tp), most), strict=True)
+        return (*domain, *within)
 
     return sorted(ranks, key=place)
 
@@ -192,14 +190,24 @@ def _ordered_stages(
     layout: ParallelLayout,
     share: Share,
     packings: Packings,
-    cp_inside: int | None,
+    inside: Inside | None,
 ) -> list[tuple[str, ...]]:
     """The GPUs of the stages in one pool, each in the order of its ranks."""
-    order = stage_order(layout, share.span, cp_inside)
-    return [
-        tuple(gpu for _, gpu in sorted(zip(order, stage, strict=True)))
-        for stage in _stage_gpus(cluster, layout, share, packings)
-    ]
+    order, stages = stage_order(layout, inside), _stage_gpus(cluster, layout, share, packings)
+    if inside is not None and inside["pp"] > 1:
+        stages = _interleaved(list(stages), share, inside["pp"])
+    return [tuple(gpu for _, gpu in sorted(zip(order, stage, strict=True))) for stage in stages]
+
+
+def _interleaved(
+    stages: list[tuple[str, ...]], share: Share, together: int
+) -> Iterator[tuple[str, ...]]:
+    """The GPUs of as many stages, of which each `together` share the pieces that they had."""
+    own = share.span // together
+    for first in range(0, len(stages) - together + 1, together):
+        gpus = [gpu for stage in stages[first : first + together] for gpu in stage]
+        for turn in range(together):
+            yield tuple(gpu for place, gpu in enumerate(gpus) if place // own % together == turn)
 
 
 def _stage_gpus(

@@ -10,7 +10,9 @@ import numpy as np
 from optimizer.cost.accounting import phase_tables, stage_memory
 from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import settled
-from optimizer.cost.job import Job, split_order
+from optimizer.cost.job import Job
+from optimizer.cost.ordering import ordered
+from optimizer.cost.rank_order import usual_order
 from optimizer.cost.rows import Rows
 from optimizer.cost.shares import cut_of
 from optimizer.cost.spanning import Spanning
@@ -22,8 +24,8 @@ from optimizer.cost.spanning_accounts import (
     stages_in,
 )
 from optimizer.cost.stages import even_stages
-from optimizer.layout import ParallelLayout
-from optimizer.plan import Memory, PhaseTable, PoolShare
+from optimizer.layout import Layouts, ParallelLayout
+from optimizer.plan import Inside, Memory, PhaseTable, PoolShare
 from optimizer.search.choosing import Chosen, Ranked
 from optimizer.search.objectives import criteria
 from optimizer.search.placing import Share
@@ -36,7 +38,7 @@ class Settled(NamedTuple):
     shares: tuple[Share, ...]
     pool_shares: tuple[PoolShare, ...] | None
     cut: tuple[int, ...]
-    order: int | None
+    inside: Inside | None
     memory: Memory
     phases: dict[str, PhaseTable]
     notes: tuple[str, ...]
@@ -50,16 +52,36 @@ def settle(job: Job | Spanning, ranked: Ranked, chosen: Chosen) -> Settled:
 def _whole(job: Job, ranked: Ranked) -> Settled:
     candidate, layout = ranked.candidate, ranked.layout
     rows, layouts = _rows_of(candidate), candidate.layouts
+    job, order_gain = ordered(job, rows, layouts)
     job, gain = settled(job, rows, layouts)
+    inside = inside_of(job, layouts)
     return Settled(
         (Share(job.pool, layout.pp, int(layouts.span[0])),),
         None,
         job.cut(job.model, layout.pp),
-        split_order(job, layouts),
+        inside,
         stage_memory(job, rows, layouts),
         phase_tables(job, rows, layouts),
-        _cut_note(job, layout, gain),
+        (*_cut_note(job, layout, gain), *_order_note(inside, order_gain)),
     )
+
+
+def inside_of(job: Job, layouts: Layouts) -> Inside | None:
+    """How the GPUs of a domain are shared out in one layout, where that is not as usual."""
+    own, usual = (order_of(layouts) for order_of in (job.order, usual_order))
+    if own == usual:
+        return None
+    tp, cp, pp = (int(column[0]) for column in own)
+    return {"tp": tp, "cp": cp, "dp": int(layouts.span[0]) // (tp * cp * pp), "pp": pp}
+
+
+def _order_note(inside: Inside | None, gain: float | None) -> tuple[str, ...]:
+    """What another order of ranks than the usual is worth, where the plan has one."""
+    if inside is None:
+        return ()
+    worth = "which would not fit" if gain is None else f"{gain:.1%} less tokens/s"
+    each = " x ".join(f"{many} of {axis}" for axis, many in inside.items() if many > 1)
+    return (f"GPUs of a domain are {each}; in the usual order of ranks: {worth}",)
 
 
 def _cut_note(job: Job, layout: ParallelLayout, gain: float | None) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def gpu_counts(plan: Json) -> Iterator[Outcome]:
 
 def spans(plan: Json) -> Iterator[Outcome]:
     """Each run of `span` ranks of a stage lies in one domain, and no group spans more domains;
-    where `cp_inside` says so the ranks run in another order."""
+    where `inside` says so the ranks run in another order."""
     for deployment in plan["deployments"]:
         for share in shares_of(plan, deployment):
             yield from _share_spans(plan, deployment, share)
@@ -84,17 +84,15 @@ def _share_spans(plan: Json, deployment: Json, share: Share) -> Iterator[Outcome
 
 
 def _order(layout: dict[str, int], placement: Json) -> list[int]:
-    """Ranks of a stage, those of a piece together: cp_inside x span/cp_inside of both groups."""
+    """Ranks of a stage, those of a piece together: so many of each group as `inside` says."""
     ranks = list(range(layout["width"]))
-    if "cp_inside" not in placement:
+    if "inside" not in placement:
         return ranks
-    context = count(placement["cp_inside"], 1, placement["span"])
-    tensor = placement["span"] // context
-    parts = placement["ranks"]
+    parts, near = placement["ranks"], placement["inside"]
+    most = {axis: count(near[axis], 1, layout[axis]) for axis in ("dp", "cp", "tp")}
 
-    def piece(rank: int) -> tuple[int, int, int]:
-        part = parts[rank]
-        return (part["dp"], part["cp"] // context, part["tp"] // tensor)
+    def piece(rank: int) -> tuple[int, ...]:
+        return tuple(parts[rank][axis] // many for axis, many in most.items())
 
     return sorted(ranks, key=piece)
 

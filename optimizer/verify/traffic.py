@@ -3,6 +3,7 @@ over the links between the GPUs that were really named."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -121,21 +122,23 @@ def _share_collectives(
     domains = domains_of(plan, share.pool)
     replica, filled = share.stages * layout["width"], [len(gpus) for gpus in domains if gpus]
     together = len(filled) == 1 or all(size % replica == 0 for size in filled)
+    near = placement.get("inside", {})
     reach = {
-        "tp": min(layout["tp"], span // count(placement.get("cp_inside", 1), 1)),
-        "cp": placement.get("cp_inside", min(layout["cp"], max(1, span // layout["tp"]))),
+        "tp": near.get("tp", min(layout["tp"], span)),
+        "cp": near.get("cp", min(layout["cp"], max(1, span // layout["tp"]))),
         "ep": min(layout["ep"] * layout["etp"], span),
-        "pp": 2 if together else 1,
+        "pp": 2 if together or near.get("pp", 1) > 1 else 1,
     }
-    most = {axis: _most_domains(deployment, share, domains, axis) for axis in reach}
+    lies = {axis: list(_by_domain(deployment, share, domains, axis)) for axis in reach}
     size = {**layout, "pp": 2, "ep": layout["ep"] * layout["etp"], "grouped_gemm": layout["ep"]}
-    yield from _groups_of(rows, size, reach, most)
+    yield from _groups_of(rows, size, reach, lies)
 
 
 def _groups_of(
-    rows: list[Json], size: dict[str, int], reach: dict[str, int], most: dict[str, int]
+    rows: list[Json], size: dict[str, int], reach: dict[str, int], lies: dict[str, list[list[int]]]
 ) -> Iterator[Outcome]:
-    """size, reach and most of each axis: ranks of a group, of them in one domain, its domains."""
+    """size, reach and lies of each axis: ranks of a group, of them in one domain, and where the
+    placement has them: ranks of each group by domain."""
     for row in rows:
         where, axis = f"{row['part']} {row['name']}", row["axis"]
         if row["kind"] not in COLLECTIVES:
@@ -145,15 +148,21 @@ def _groups_of(
             continue
         yield equal(f"{where} group", row["group_size"], size[axis])
         yield equal(f"{where} ranks in one domain", row["inside"], reach[axis])
-        priced = up(size[axis], count(row["inside"], 1))
-        yield most[axis] <= priced, f"{where}: {most[axis]} domains, {priced} priced"
+        inside = count(row["inside"], 1)
+        most, priced = max(map(len, lies[axis]), default=1), up(size[axis], inside)
+        yield most <= priced, f"{where}: {most} domains, {priced} priced"
+        if size[axis] % inside == 0:
+            least = min((min(group) for group in lies[axis]), default=inside)
+            yield least >= inside, f"{where}: {least} ranks in a domain, {inside} priced"
         for entry in (*row["flops"], *row["bytes"]):
             yield equal(f"{where} flops and bytes", entry, 0)
 
 
-def _most_domains(deployment: Json, share: Share, domains: list[list[str]], axis: str) -> int:
-    """Domains that the widest-spread group of an axis touches; of pp, each pair of neighbours.
-    Ranks in other pools than the share's are left out.
+def _by_domain(
+    deployment: Json, share: Share, domains: list[list[str]], axis: str
+) -> Iterator[list[int]]:
+    """Ranks by domain of each group of an axis; of pp, of each pair of neighbours. Ranks in other
+    pools than the share's are left out.
 
     A token goes to every part of each of its experts: over the whole stage, not one expert group.
     """
@@ -165,11 +174,11 @@ def _most_domains(deployment: Json, share: Share, domains: list[list[str]], axis
             stages.setdefault(part["stage"], []).append(part["rank"])
         groups = list(stages.values())
     home = {gpu: number for number, domain in enumerate(domains) for gpu in domain}
-    most, ranks = 1, placement["ranks"]
+    ranks = placement["ranks"]
     own = range(share.first, share.first + share.stages)
     for gpus in placement["rank_gpu"]:
         for group in groups:
             lies = [home[gpus[rank]] for rank in group if ranks[rank]["stage"] in own]
-            pairs = pairwise(lies) if axis == "pp" else [tuple(lies)]
-            most = max([most, *(len(set(pair)) for pair in pairs)])
-    return most
+            for joined in pairwise(lies) if axis == "pp" else [tuple(lies)]:
+                if joined:
+                    yield list(Counter(joined).values())

@@ -1,0 +1,121 @@
+"""The rank order of every candidate: all are weighed, and what may be better is priced in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from optimizer.cost.candidates import Candidates
+from optimizer.cost.cuts import balancing, beats, price_best_cut
+from optimizer.cost.job import Job, degree_columns, whole_inside
+from optimizer.cost.price import part_seconds
+from optimizer.cost.rank_order import Order, OrderOf, other_orders
+from optimizer.cost.rows import Rows
+from optimizer.cost.stages import even_stages, stage_sums
+from optimizer.layout import Ints, Layouts
+from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, lower
+
+ORDERED = {"tp_inside", "cp_inside", "span", "pp_inside"}  # the columns that an order changes
+FEW, MANY = 2.0**-20, 2.0**30  # tokens of a step: all is latency, all is bandwidth
+NOT_LESS_S = 1e-9  # of a stage and step, is not told apart
+
+
+def price_best_order(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
+    """Every candidate priced in its best rank order: the usual one, unless another keeps a limit
+    that it breaks or, both alike, gives more tokens/s. In serving that is least time of a request,
+    its prefill and all its decode steps; in a forward pass, of the pass."""
+    found = price_best_cut(job, rows, layouts)
+    for few, order in _turns(job, layouts):
+        some, part = _rows_in(rows, few, len(layouts))
+        ordered = job._replace(order=_fixed(order))
+        other = price_best_cut(ordered, part, layouts.take(few))
+        better = beats(other, found, some)
+        found = found.overlaid(some[better], other, np.flatnonzero(better))
+    return found
+
+
+def ordered(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
+    """(the job with the order that price_best_order took of one row, the share of tokens/s that
+    the usual one would lose; None where that breaks a limit)."""
+    usual = best = price_best_cut(job, rows, layouts)
+    chosen = job
+    for _, order in _turns(job, layouts):
+        other_job = job._replace(order=_fixed(order))
+        other = price_best_cut(other_job, rows, layouts)
+        if beats(other, best, np.zeros(1, dtype=np.int64))[0]:
+            chosen, best = other_job, other
+    if usual.broken()[0] and not best.broken()[0]:
+        return chosen, None
+    return chosen, float(1 - usual.tokens_per_s[0] / best.tokens_per_s[0])
+
+
+def _fixed(order: Order) -> OrderOf:
+    """That order of the very layouts that it was made for."""
+    return lambda layouts: order
+
+
+def _turns(job: Job, layouts: Layouts) -> Iterator[tuple[Ints, Order]]:
+    """(layouts, an order for each) until every contender had its turn; a layout once a turn."""
+    row, order = contenders(job, layouts)
+    first = np.searchsorted(row, row)
+    turn = np.arange(len(row)) - first
+    for number in range(int(turn.max(initial=-1)) + 1):
+        now = np.flatnonzero(turn == number)
+        yield row[now], order.take(now)
+
+
+def _rows_in(rows: Rows, few: Ints, layouts: int) -> tuple[Ints, Rows]:
+    """(the rows of some layouts, the same as rows of those layouts alone)."""
+    place = np.full(layouts, -1, dtype=np.int64)
+    place[few] = np.arange(len(few))
+    some = np.flatnonzero(place[rows.layout] >= 0)
+    part = rows.take(some)
+    return some, replace(part, layout=place[part.layout])
+
+
+def contenders(job: Job, layouts: Layouts) -> tuple[Ints, Order]:
+    """(row of `layouts`, order) of all orders but those that no step makes faster than the usual.
+
+    Seconds of a collective are a + b x tokens + c x tokens / (tokens + d) with a, b, d >= 0, so
+    that an order is slower at any number of tokens where it is with next to none, with so many
+    that bandwidth is all, and with the latter's slope alone. That has to hold for every stage,
+    with the boundary behind it, in both cuts of the layers. Left out: tables of timed operators.
+    """
+    row, order = other_orders(layouts, ~whole_inside(job, layouts))
+    if not len(row) or job.cluster.pools[job.pool].leaf is not None:
+        return row[:0], order.take(row[:0])
+    few = layouts.take(row)
+    usual = _seconds(job, few, job.order(few))
+    other = _seconds(job, few, order)
+    slower = np.ones(len(row), dtype=bool)
+    for before, after in zip(usual, other, strict=True):
+        gain = {part: before[part] - after[part] for part in before}
+        layers = {name: gain[name] for name in job.model.layer_types}
+        behind = np.where(few.pp > 1, gain[BOUNDARY], 0.0)
+        slower &= gain[HEAD] <= NOT_LESS_S  # its tokens are others than the layers'
+        for cut in (even_stages, balancing(job.model)):
+            stages = stage_sums(job.model, few.pp, layers, gain[EMBEDDING], 0.0 * behind, cut)
+            slower &= stages.max(axis=0) + behind <= NOT_LESS_S
+    return row[~slower], order.take(~slower)
+
+
+def _seconds(job: Job, layouts: Layouts, order: Order) -> Iterator[dict[str, Floats]]:
+    """Seconds of the collectives of each part: of next to no tokens, of very many without and
+    with what grows with them, of that growth alone."""
+    columns = degree_columns(job._replace(order=_fixed(order)), layouts)
+    ones = np.ones(len(layouts))
+    families = [each for each in lower(job.model) if ORDERED & set(each.depends)]
+    device = job.device._replace(timers={})
+
+    def at(tokens: float) -> dict[str, Floats]:
+        step = {"sequences": ones, "context": ones}
+        step |= dict.fromkeys(("tokens", "logits"), tokens * ones)
+        return part_seconds(families, {**columns, **step}, device, job.constants)
+
+    none, many, twice = at(FEW), at(MANY), at(2 * MANY)
+    growth = {part: twice[part] - many[part] for part in many}
+    yield none
+    yield {part: many[part] - growth[part] for part in many}
+    yield growth
