@@ -101,7 +101,7 @@ def move_from(current: Plan, plan: Plan) -> Move:
     new = ranks.take(np.array([rank_of[gpus[index]] for index in used]))
     domain = {gpu: index for index, each in enumerate(plan.cluster.domains) for gpu in each.gpus}
     domains = np.array([domain.get(gpu, -1) for gpu in gpus])
-    found = _sources(new, old, used, domains, size)
+    found = sources(new, old, used, [domains, np.zeros_like(domains)], size)
     near, far = np.array([_link_rates(plan.cluster, domains[index]) for index in used]).T
     times = found[:, 1] / near + found[:, 2] / far
     settled = plan.model_copy(update={"deployments": (changed, *plan.deployments[1:])})
@@ -135,25 +135,28 @@ def _placed(
     return every.take(np.array([rank_of.get(gpu, nothing) for gpu in gpus])), gpus
 
 
-def _sources(new: Holdings, old: Holdings, used: Ints, domains: Ints, size: BlockBytes) -> Floats:
-    """Bytes of each used GPU by where they are found first [used, sources]."""
-    found = np.zeros((len(used), len(SOURCES)))
-    own = domains[used]
+def sources(
+    new: Holdings, old: Holdings, used: Ints, levels: Sequence[Ints], size: BlockBytes
+) -> Floats:
+    """Bytes of each used GPU by where they are found first [used, sources]: on itself, in its group
+    of GPUs of one level after the other, nowhere. levels: the group of every GPU [gpus]."""
+    found = np.zeros((len(used), len(levels) + 2))
     for block in range(new.blocks.shape[1]):
         for part, weight in (("dense", size.dense[block]), ("experts", size.experts[block])):
             slices, held = getattr(new, part), getattr(old, part)
             if not weight or not slices.shape[1]:
                 continue
-            needs = slices & new.blocks[:, block, None]
+            left = slices & new.blocks[:, block, None]
             has = held & old.blocks[:, block, None]
-            near = np.zeros((int(domains.max()) + 1, held.shape[1]), dtype=bool)
-            np.logical_or.at(near, domains, has)
-            anywhere = np.any(near, axis=0, keepdims=True)
-            left = needs
-            for source, there in enumerate((has[used], near[own], anywhere)):
+            reached = [has[used]]
+            for groups in levels:
+                near = np.zeros((int(groups.max()) + 1, held.shape[1]), dtype=bool)
+                np.logical_or.at(near, groups[has.any(axis=1)], has[has.any(axis=1)])
+                reached.append(near[groups[used]])
+            for source, there in enumerate(reached):
                 found[:, source] += weight * (left & there).mean(axis=1)
                 left = left & ~there
-            found[:, 3] += weight * left.mean(axis=1)
+            found[:, -1] += weight * left.mean(axis=1)
     return found
 
 

@@ -1,7 +1,17 @@
-"""Several models on one cluster, and the ways to serve one: `optimize fleet`, `--modes`."""
+"""Several models on one cluster, near what runs, and the ways to serve one: `optimize fleet`,
+`--modes`."""
 
-from optimizer.fleets.answer import summary, verify
+from optimizer.fleets.answer import summary, verify, verify_moves
 from optimizer.fleets.composing import compose, verify_answers
+from optimizer.fleets.moving import plan_fleet_near
 from optimizer.fleets.planning import plan_fleet
 
-__all__ = ["compose", "plan_fleet", "summary", "verify", "verify_answers"]
+__all__ = [
+    "compose",
+    "plan_fleet",
+    "plan_fleet_near",
+    "summary",
+    "verify",
+    "verify_answers",
+    "verify_moves",
+]

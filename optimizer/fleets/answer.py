@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from optimizer.fleets.parts import Part
@@ -13,7 +14,7 @@ from optimizer.search.fleet import CRITERIA, Ask, FleetChoice, Objective
 from optimizer.spec.fleet import Fleet
 from optimizer.units import figure
 from optimizer.verify import Finding
-from optimizer.verify.fleet import verify_document
+from optimizer.verify.fleet import verify_document, verify_fleet_moves
 
 Placed = tuple[Part, tuple[str, ...], Plan]  # a part, its GPUs, what runs on them
 
@@ -111,6 +112,12 @@ def verify(document: FleetPlan | Plan) -> list[Finding]:
     return verify_document(document.model_dump(mode="json", by_alias=True))
 
 
+def verify_moves(fleet: FleetPlan, current: FleetPlan, moves: str) -> list[Finding]:
+    """The second opinion on moves.json, from both fleets' documents."""
+    there, here = (each.model_dump(mode="json", by_alias=True) for each in (fleet, current))
+    return verify_fleet_moves(there, here, json.loads(moves))
+
+
 def summary(fleet: FleetPlan) -> str:
     """The fleet for a reader: a line a part, then the totals and the proof."""
     rows = [["demand", "role", "pool", "plan", "GPUs", "requests/s", "could serve"]]
@@ -137,12 +144,19 @@ def summary(fleet: FleetPlan) -> str:
     lines += [
         "",
         f"{fleet.gpus} GPUs of {fleet.gpus + len(fleet.idle_gpus)}{cost}",
-        f"{proof.status}: {proof.objective} {figure(abs(proof.value) / proof.scale)}, bound "
+        f"{_standing(proof)}: {proof.objective} {figure(abs(proof.value) / proof.scale)}, bound "
         f"{figure(abs(proof.bound) / proof.scale)}, gap {proof.gap:.2%}; {proof.vectors:,} usage "
         f"vectors, {_many(proof.combinations)} combinations",
         *fleet.notes,
     ]
     return "\n".join(lines)
+
+
+def _standing(proof: FleetProof) -> str:
+    """How the fleet stands to the best: proven, as near as was allowed, or when time ran out."""
+    if proof.within is not None and 0 < proof.gap <= proof.within:
+        return f"NEAR WHAT RUNS (within {proof.within:.1%} of the best)"
+    return proof.status
 
 
 def _many(count: float) -> str:

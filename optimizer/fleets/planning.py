@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from optimizer.cost.calibration import Calibration
@@ -10,10 +10,12 @@ from optimizer.errors import InfeasibleError
 from optimizer.fleets.answer import document_of
 from optimizer.fleets.parts import parts_of, plan_of
 from optimizer.fleets.roles import ROLES, offers_for, role_workload, transfer_s
+from optimizer.layout import ParallelLayout
 from optimizer.plan.fleet import FleetPlan
 from optimizer.search.fleet import (
     Ask,
     FleetChoice,
+    Near,
     Offer,
     PoolRoom,
     choose_fleet,
@@ -43,6 +45,12 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
     Raises InfeasibleError with what each demand would need where they do not fit together.
     """
     asked = asked_of(fleet, [offers_by_role(fleet, demand) for demand in fleet.demands])
+    choice, notes = best_of(fleet, asked)
+    return answer_with(fleet, asked, choice, notes)
+
+
+def best_of(fleet: Fleet, asked: Asked) -> tuple[FleetChoice, list[str]]:
+    """(the best choice, notes on it); raises InfeasibleError where there is none."""
     _all_can_be_served(fleet, asked.asks)
     choice = choose_fleet(asked.asks, asked.rooms, asked.prices, fleet.objective)
     if choice is None:
@@ -53,29 +61,39 @@ def plan_fleet(fleet: Fleet) -> FleetPlan:
         if len(alone) == 1 and len(asked.asks[0].modes) > 1:
             other = choose_fleet(alone, asked.rooms, asked.prices, fleet.objective)
             notes.append(f"{mode} alone: " + _beside(other, choice))
-    return answer_with(fleet, asked, choice, notes)
+    return choice, notes
 
 
 def offers_by_role(
-    fleet: Fleet, demand: Demand, layers: int = 1, calibration: Calibration | None = None
+    fleet: Fleet,
+    demand: Demand,
+    layers: int = 1,
+    calibration: Calibration | None = None,
+    always: Collection[tuple[int, ParallelLayout]] = (),
 ) -> Offers:
     """The offers of every role that some mode of the demand has."""
     roles = dict.fromkeys(role for mode in demand.modes for role in ROLES[mode])
-    return {role: offers_for(fleet, demand, role, layers, calibration) for role in roles}
+    return {role: offers_for(fleet, demand, role, layers, calibration, always) for role in roles}
 
 
 def asked_of(
-    fleet: Fleet, offers: Sequence[Offers], layers: int = 1, chains: bool = False
+    fleet: Fleet,
+    offers: Sequence[Offers],
+    layers: int = 1,
+    chains: bool = False,
+    near: Sequence[Near | None] | None = None,
 ) -> Asked:
     """Every way to serve each role of each demand that fits the pools' room alone; with `chains`
-    by replicas in pieces whose sizes divide each other."""
+    by replicas in pieces whose sizes divide each other; with `near`, one for each demand, ways that
+    keep what runs."""
     cluster = fleet.cluster
     every_offer = [offer for own in offers for every in own.values() for offer in every]
     kept, notes = packable(cluster, every_offer, chains)
     usable = set(kept)
     rooms = rooms_of(cluster, kept)
     asks = []
-    for demand, own in zip(fleet.demands, offers, strict=True):
+    stay = near or [None] * len(fleet.demands)
+    for demand, own, close in zip(fleet.demands, offers, stay, strict=True):
         vectors = {
             role: vectors_of(
                 [offer for offer in every if offer in usable],
@@ -84,6 +102,7 @@ def asked_of(
                 fleet.max_pools,
                 partial=fleet.objective == "served",
                 layers=layers,
+                near=close,
             )
             for role, every in own.items()
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from optimizer.cost.candidates import Candidates
 from optimizer.cost.memory import sequence_cache_bytes
 from optimizer.cost.parts import price_parts
 from optimizer.cost.rows import Rows, expand
-from optimizer.layout import Space, enumerate_layouts
+from optimizer.layout import ParallelLayout, Space, enumerate_layouts
 from optimizer.pipeline import jobs_for
 from optimizer.search.fleet import Offer, best_rows, offers_of
 from optimizer.spec.cluster import Cluster
@@ -32,8 +33,10 @@ def offers_for(
     role: Role,
     layers: int = 1,
     calibration: Calibration | None = None,
+    always: Collection[tuple[int, ParallelLayout]] = (),
 ) -> tuple[Offer, ...]:
-    """What one replica of the demand's model serves at most in each pool, by the room it takes.
+    """What one replica of the demand's model serves at most in each pool, by the room it takes;
+    `always` with layouts in a pool that others beat.
 
     The prompts on a rank of a prefill worker are computed one after the other, and each is said to
     wait for all of them: up to MAX_PROMPTS queue where the limit on the time to first token lets
@@ -52,7 +55,8 @@ def offers_for(
     model = demand.model
     jobs = jobs_for(apart, model, workload, spaces, calibration=calibration)
     parts = price_parts(jobs, spaces, rows_of=rows_of)
-    return offers_of(Candidates.concatenate([part.take(best_rows(part)) for part in parts]), layers)
+    best = Candidates.concatenate([part.take(best_rows(part)) for part in parts])
+    return offers_of(best, layers, always)
 
 
 def short_queues(*asked: Any) -> Rows:

@@ -7,10 +7,12 @@ so that all that reads, checks or replays plans works on the parts as they stand
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from optimizer.errors import PlanError, why_unreadable
 from optimizer.plan.document import Plan
 from optimizer.plan.files import content_hash
 from optimizer.plan.numbers import Number
@@ -19,6 +21,11 @@ from optimizer.spec.fleet import Mode, Role
 from optimizer.spec.frozen import Frozen
 
 FLEET_VERSION = "1.0"
+
+
+def _is_none(value: object) -> bool:
+    """Whether a key that few fleets have is left out of the others' bytes."""
+    return value is None
 
 
 class FleetPart(Frozen):
@@ -50,7 +57,8 @@ class Served(Frozen):
 class FleetProof(Frozen):
     """Why no better fleet exists in the stated space; value and bound are on the integer grid.
 
-    combinations: ways to pick one usage vector for every role, before room is asked about.
+    combinations: ways to pick one usage vector for every role, before room is asked about; within:
+    the share of the objective that staying near what runs was allowed to cost.
     """
 
     solver: str
@@ -63,6 +71,7 @@ class FleetProof(Frozen):
     vectors: int
     combinations: Number
     tie_break: tuple[str, ...]
+    within: Number | None = Field(default=None, exclude_if=_is_none)
 
 
 class FleetPlan(Frozen):
@@ -93,3 +102,34 @@ def write_fleet(fleet: FleetPlan) -> str:
     """The fleet as JSON text."""
     document = fleet.model_dump(mode="json", by_alias=True)
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def load_fleet(path: str | Path) -> FleetPlan:
+    """The fleet in a file that write_fleet wrote; raises PlanError for anything else."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read: {why_unreadable(error)}") from None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: not JSON: {error}") from None
+    if isinstance(document, dict) and "deployments" in document:
+        raise PlanError(
+            f"{path}: a plan of one model; give the fleet.json that `optimize fleet` wrote"
+        )
+    if not isinstance(document, dict) or "parts" not in document:
+        raise PlanError(f"{path}: no fleet: give the fleet.json that `optimize fleet` wrote")
+    if document.get("schema_version") != FLEET_VERSION:
+        raise PlanError(
+            f"{path}: schema version {document.get('schema_version')!r}; this program reads "
+            f"{FLEET_VERSION}: plan again from the same inputs"
+        )
+    if document.get("hash") != content_hash(document):
+        raise PlanError(f"{path}: the hash does not match: the fleet was changed after it was made")
+    try:
+        return FleetPlan.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlanError(f"{path}: {where}: {first['msg']}") from None

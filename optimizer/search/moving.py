@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ortools.graph.python import linear_sum_assignment
 
 from optimizer.cost.memory import layout_bytes
-from optimizer.layout import Ints
+from optimizer.layout import Ints, ParallelLayout
 from optimizer.operators import Floats
-from optimizer.plan import Deployment, Plan
+from optimizer.plan import Deployment, Plan, RankPart
 from optimizer.search.placing import stage_order
 from optimizer.spec.model import ModelSpec
 
@@ -60,7 +60,18 @@ def block_bytes(model: ModelSpec) -> BlockBytes:
 def ranks_of(deployment: Deployment, num_layers: int, num_experts: int, cuts: Ints) -> Holdings:
     """What each rank of a replica holds, on slices that every degree of both plans divides: cuts
     are the slices of the dense weights and of each expert."""
-    layout, ranks = deployment.layout, deployment.placement.ranks
+    placed = deployment.placement.ranks
+    return holdings(deployment.layout, placed, num_layers, num_experts, cuts)
+
+
+def holdings(
+    layout: ParallelLayout,
+    ranks: Sequence[RankPart],
+    num_layers: int,
+    num_experts: int,
+    cuts: Ints,
+) -> Holdings:
+    """ranks_of the ranks of one replica in a layout."""
     dense_cuts, expert_cuts = (int(cut) for cut in cuts)
     blocks = np.zeros((len(ranks), num_layers + 2), dtype=bool)
     dense = np.zeros((len(ranks), dense_cuts), dtype=bool)
@@ -98,7 +109,12 @@ def _overlap(new: Flags, old: Flags) -> Floats:
 
 def both_cuts(old: Deployment, new: Deployment) -> Ints:
     """Slices that the degrees of both plans divide: of the dense weights, of one expert."""
-    return np.array([lcm(old.layout.tp, new.layout.tp), lcm(old.layout.etp, new.layout.etp)])
+    return cuts_of([old.layout, new.layout])
+
+
+def cuts_of(layouts: Sequence[ParallelLayout]) -> Ints:
+    """Slices that the degrees of all layouts divide: of the dense weights, of one expert."""
+    return np.array([lcm(*(each.tp for each in layouts)), lcm(*(each.etp for each in layouts))])
 
 
 def settle(plan: Plan, kept: Floats, gpus: Sequence[str]) -> tuple[tuple[str, ...], ...]:

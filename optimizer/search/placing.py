@@ -44,7 +44,7 @@ def place(
     """
     stage_layers = tuple(_ranges(cut))
     trained = isinstance(workload, TrainingWorkload)
-    ranks = tuple(_ranks(model, layout, stage_layers, workload.redundant_experts, trained))
+    ranks = rank_parts(model, layout, cut, workload.redundant_experts, trained)
     experts = placed_experts(model, workload, layout.ep)
     stages = [_ordered_stages(cluster, layout, share, packings, inside) for share in shares]
     rank_gpu = tuple(
@@ -96,6 +96,17 @@ def _inclusive(first: int, end: int) -> str:
     if first == end:
         return ""
     return str(first) if first + 1 == end else f"{first}-{end - 1}"
+
+
+def rank_parts(
+    model: ModelSpec,
+    layout: ParallelLayout,
+    cut: tuple[int, ...],
+    redundant: int = 0,
+    trained: bool = False,
+) -> tuple[RankPart, ...]:
+    """What each rank of a replica holds, its layers cut so on stages."""
+    return tuple(_ranks(model, layout, tuple(_ranges(cut)), redundant, trained))
 
 
 def _ranks(

@@ -21,7 +21,7 @@ from optimizer.search.fleet import (
     served_by,
     vectors_of,
 )
-from optimizer.search.fleet.offers import _fitting, pieces_of
+from optimizer.search.fleet.offers import fitting, pieces_of
 from optimizer.search.fleet.room import MAX_CUTS
 from optimizer.spec.cluster import Cluster, Gpu, Link, Pool
 
@@ -184,9 +184,9 @@ def test_a_stage_that_does_not_fill_its_pieces_leaves_a_rest() -> None:
 
 
 def test_replicas_that_fit_into_other_pieces_are_counted() -> None:
-    assert _fitting(((2, 1),), ((8, 1),)) == 4
-    assert _fitting(((4, 2),), ((8, 1),)) == 1
-    assert _fitting(((8, 1),), ((4, 2),)) == 0
+    assert fitting(((2, 1),), ((8, 1),)) == 4
+    assert fitting(((4, 2),), ((8, 1),)) == 1
+    assert fitting(((8, 1),), ((4, 2),)) == 0
 
 
 def test_sizes_that_divide_each_other_need_one_row_where_nodes_are_whole() -> None:

@@ -13,7 +13,8 @@ def uses_of(random: np.random.Generator, many: int, rows: int) -> _Uses:
     room = np.concatenate([random.integers(0, 6, (many, rows)), np.zeros((1, rows), dtype=int)])
     rates = np.append(random.integers(1, 5, many), 0.0)
     kinds = np.append(random.integers(0, 3, many), -1)
-    return _Uses((), np.zeros(many, dtype=int), np.ones(many, dtype=int), room, rates, kinds)
+    one, none = np.ones(many, dtype=int), np.zeros(many + 1)
+    return _Uses((), one, one, room, rates, kinds, none, none, none)
 
 
 def kept_by_definition(

@@ -11,13 +11,16 @@ from typing import Literal, NamedTuple
 
 from ortools.sat.python import cp_model
 
+from optimizer.search.fleet.near import MOVED, Moving, moved_terms
 from optimizer.search.fleet.reach import (
     MONEY_STEPS,
     Ask,
+    Chosen,
     Objective,
     cheapest,
     combinations_of,
     cost_of,
+    served_steps,
     within_reach,
 )
 from optimizer.search.fleet.room import PoolRoom
@@ -31,10 +34,6 @@ CRITERIA: Mapping[Objective, tuple[str, ...]] = {
     "money": ("money", "GPUs", ORDER),
     "served": ("served", "GPUs", "money", ORDER),
 }
-SERVED_STEPS = 1_000_000  # the grid of the largest weighted demand
-
-
-Chosen = tuple[tuple[Mode, Mapping[Role, Vector]] | None, ...]  # for each demand
 
 
 class FleetChoice(NamedTuple):
@@ -72,6 +71,22 @@ def choose_fleet(
     return choice and choice._replace(combinations=combinations_of(asks))
 
 
+def choose_near(
+    asks: Sequence[Ask],
+    rooms: Sequence[PoolRoom],
+    prices: Sequence[float],
+    objective: Objective,
+    most: int,
+    moving: Moving,
+) -> Chosen | None:
+    """Of the choices whose deciding criterion is no more than `most` the one that loads least, by
+    what its replicas keep of what runs."""
+    near = asks if objective == "served" else within_reach(asks, prices, objective, most)
+    criteria = (MOVED, *CRITERIA[objective])
+    choice = _choose(near, rooms, prices, objective, criteria, (), moving, most)
+    return choice and choice.chosen
+
+
 def _choose(
     asks: Sequence[Ask],
     rooms: Sequence[PoolRoom],
@@ -79,6 +94,8 @@ def _choose(
     objective: Objective,
     criteria: Sequence[str],
     besides: Sequence[Chosen],
+    moving: Moving | None = None,
+    most: int = 0,
 ) -> FleetChoice | None:
     model = cp_model.CpModel()
     picked: dict[tuple[int, Mode, Role], list[cp_model.IntVar]] = {}
@@ -107,6 +124,10 @@ def _choose(
     }
     if objective == "served":
         terms["served"] = _served(model, asks, picked)
+    if moving is not None:
+        terms[MOVED] = moved_terms(model, asks, picked, moving)
+        decides = terms[CRITERIA[objective][0]]
+        model.add(sum(weight * x for x, weight in decides) <= most)
     return _solved(model, asks, picked, terms, objective, criteria)
 
 
@@ -232,8 +253,3 @@ def _solved(
     name = CRITERIA[objective][0]
     scale = {"GPUs": 1.0, "money": float(MONEY_STEPS), "served": served_steps(asks)}[name]
     return FleetChoice(tuple(chosen), name, value, bound, status, scale, combinations_of(asks))
-
-
-def served_steps(asks: Sequence[Ask]) -> float:
-    """Steps of the grid on which weighted requests a second are counted."""
-    return SERVED_STEPS / max(ask.wanted_per_s * ask.weight for ask in asks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -78,9 +78,12 @@ def best_rows(candidates: Candidates) -> Ints:
     return rows[np.diff(run[rows], prepend=-1) > 0]
 
 
-def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
+def offers_of(
+    candidates: Candidates, layers: int = 1, always: Collection[tuple[int, ParallelLayout]] = ()
+) -> tuple[Offer, ...]:
     """The offers of each pool that not as many as `layers` other layouts beat, in a fixed order: of
-    each way of taking room the best ones.
+    each way of taking room the best ones. Layouts that `always` names with a pool come last where
+    others beat them.
 
     One offer beats another of its pool where some number of its replicas fit into the other's
     pieces and serve as much, alone and in any number: whoever takes the other may take these in its
@@ -101,14 +104,23 @@ def offers_of(candidates: Candidates, layers: int = 1) -> tuple[Offer, ...]:
         if layout in others or len(others) == layers:
             continue
         others.add(layout)
-        pool, pp, width, span = way
-        pieces = pieces_of(pp, width, span)
-        slots, request_s = float(candidates.concurrency[row]), float(candidates.latency_s[row])
-        offer = Offer(pool, candidates.layout(row, 1), pieces, slots, request_s)
-        found.setdefault((pool, pieces), []).append(offer)
-    return _unbeaten(
+        offer = _offer(candidates, row)
+        found.setdefault((offer.pool, offer.pieces), []).append(offer)
+    kept = _unbeaten(
         [offer for key in sorted(found) for offer in _best(found[key], layers)], layers
     )
+    if not always:
+        return kept
+    every = (_offer(candidates, row) for row in order.tolist())
+    beaten = [offer for offer in every if (offer.pool, offer.layout) in always]
+    return tuple(dict.fromkeys([*kept, *beaten]))
+
+
+def _offer(candidates: Candidates, row: int) -> Offer:
+    layout = candidates.layout(row, 1)
+    pieces = pieces_of(layout.pp, layout.width, int(candidates.layouts.span[row]))
+    slots, request_s = float(candidates.concurrency[row]), float(candidates.latency_s[row])
+    return Offer(int(candidates.pool[row]), layout, pieces, slots, request_s)
 
 
 def _best(offers: Sequence[Offer], layers: int) -> list[Offer]:
@@ -137,7 +149,7 @@ def _unbeaten(offers: Sequence[Offer], layers: int) -> tuple[Offer, ...]:
 def _beats(other: Offer, offer: Offer) -> bool:
     if offer.gpus // other.gpus * other.full_per_s < offer.full_per_s:
         return False
-    many = _fitting(other.pieces, offer.pieces)
+    many = fitting(other.pieces, offer.pieces)
     return (
         many > 0
         and many * other.full_per_s >= offer.full_per_s
@@ -145,7 +157,7 @@ def _beats(other: Offer, offer: Offer) -> bool:
     )
 
 
-def _fitting(pieces: Pieces, into: Pieces) -> int:
+def fitting(pieces: Pieces, into: Pieces) -> int:
     """Replicas of some pieces that fit into other pieces, by putting the largest first into the
     smallest that has room: a number that fits, not always the most."""
     if len(pieces) == 1:

@@ -8,8 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Literal
 
-from optimizer.search.fleet.choosing import Chosen, FleetChoice, choose_fleet, served_steps
-from optimizer.search.fleet.reach import Ask, Objective, combinations_of, cost_of
+from optimizer.search.fleet.choosing import FleetChoice, choose_fleet
+from optimizer.search.fleet.reach import (
+    Ask,
+    Chosen,
+    Objective,
+    combinations_of,
+    cost_of,
+    served_steps,
+)
 from optimizer.search.fleet.room import PoolRoom
 from optimizer.search.fleet.vectors import Vector, served_by
 from optimizer.spec.fleet import Mode

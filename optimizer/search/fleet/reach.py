@@ -12,6 +12,10 @@ from optimizer.spec.fleet import Mode, Role
 Objective = Literal["gpus", "money", "served"]
 FEW = 30  # vectors of a role in the first solve, which bounds the second
 MONEY_STEPS = 1000  # the grid of money: thousandths an hour
+SERVED_STEPS = 1_000_000  # the grid of the largest weighted demand
+
+
+Chosen = tuple[tuple[Mode, Mapping[Role, Vector]] | None, ...]  # for each demand
 
 
 class Ask(NamedTuple):
@@ -91,3 +95,8 @@ def combinations_of(asks: Sequence[Ask]) -> float:
         ways = sum(prod(map(len, roles.values())) for roles in ask.modes.values())
         found *= max(1.0, float(ways))
     return found
+
+
+def served_steps(asks: Sequence[Ask]) -> float:
+    """Steps of the grid on which weighted requests a second are counted."""
+    return SERVED_STEPS / max(ask.wanted_per_s * ask.weight for ask in asks)

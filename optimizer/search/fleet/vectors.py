@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from optimizer.cost.factoring import coded, representatives
 from optimizer.layout import Ints, ParallelLayout
 from optimizer.operators import Floats
+from optimizer.search.fleet.keeping import Keep
 from optimizer.search.fleet.offers import Offer, Pieces
 from optimizer.search.fleet.room import PoolRoom
 
@@ -58,10 +59,12 @@ def vectors_of(
     max_pools: int,
     partial: bool = False,
     layers: int = 1,
+    near: Near | None = None,
 ) -> list[Vector]:
     """Every way to serve a role from one layout a pool in at most `max_pools` pools that not as
     many as `layers` ways by other layouts beat in room taken; with `partial` also ways that serve
-    less, unbeaten in room and rate.
+    less, unbeaten in room and rate. With `near` ways that load more do not beat
+    others.
 
     Of an offer at most as many replicas count as serve what is wanted alone.
     """
@@ -71,7 +74,7 @@ def vectors_of(
         by_pool.setdefault(offer.pool, []).append(offer)
     uses: dict[int, _Uses] = {}
     for pool in sorted(by_pool):
-        every = _uses(by_pool[pool], rooms[pool], wanted_per_s)
+        every = _uses(by_pool[pool], rooms[pool], wanted_per_s, near)
         alone = np.arange(len(every.offer))[:, None]
         uses[pool] = every.take(_unbeaten([every], alone, wanted_per_s, layers)[:, 0])
     rate = wanted_per_s if partial else 0.0
@@ -80,14 +83,23 @@ def vectors_of(
         for pools in combinations(uses, many):
             own = [uses[pool] for pool in pools]
             fewer = [_spread(found[few], few, pools) for few in found if set(few) < set(pools)]
-            ways = np.concatenate([*fewer, _joined(own, least, layers)])
+            ways = np.concatenate([*fewer, _joined(own, least, layers, near)])
             left = _unbeaten(own, ways, rate, layers)
             found[pools] = left[(left != NOTHING).all(axis=1)]
     return [vector for pools, ways in found.items() for vector in _spelled(uses, pools, ways)]
 
 
+class Near(NamedTuple):
+    """What a way may cost at most, at such a price of a GPU of each pool, and what replicas of an
+    offer keep of what runs."""
+
+    most: float
+    prices: Sequence[float]
+    keep: Callable[[Offer], Keep]
+
+
 class _Uses(NamedTuple):
-    """Columns of a pool's uses; the last row of room, rates and kinds is that of no use."""
+    """Columns of a pool's uses; the last row of those with one more is that of no use."""
 
     offers: Sequence[Offer]
     offer: Ints
@@ -95,11 +107,14 @@ class _Uses(NamedTuple):
     room: Ints  # [n + 1, rows of the pool's room]
     rates: Floats  # [n + 1] requests a second
     kinds: Ints  # [n + 1] layouts told apart
+    costs: Floats  # [n + 1]
+    held_bytes: Floats  # [n + 1] weights of all replicas
+    load_bytes: Floats  # [n + 1] those that they do not find
 
     def take(self, uses: Ints) -> _Uses:
         last = np.append(uses, NOTHING)
-        columns = self.offer[uses], self.replicas[uses]
-        return _Uses(self.offers, *columns, self.room[last], self.rates[last], self.kinds[last])
+        offer, replicas = self.offer[uses], self.replicas[uses]
+        return _Uses(self.offers, offer, replicas, *(column[last] for column in self[3:]))
 
     def use(self, index: int) -> Use:
         room = tuple(self.room[index].tolist())
@@ -107,11 +122,11 @@ class _Uses(NamedTuple):
         return Use(offer, int(self.replicas[index]), room, float(self.rates[index]))
 
 
-def _uses(offers: Sequence[Offer], own: PoolRoom, wanted_per_s: float) -> _Uses:
+def _uses(offers: Sequence[Offer], own: PoolRoom, wanted_per_s: float, near: Near | None) -> _Uses:
     """Each offer in every number of replicas that there is room for, and that may be needed."""
     live = sum(size * many for size, many in own.domains)
     numbers: dict[ParallelLayout, int] = {}
-    kinds = [numbers.setdefault(offer.layout, len(numbers)) for offer in offers]
+    numbered = [numbers.setdefault(offer.layout, len(numbers)) for offer in offers]
     wanted = wanted_per_s * (1 - SHORT)
     counts = [
         np.arange(1, min(offer.replicas_for(wanted), live // offer.gpus) + 1) for offer in offers
@@ -121,14 +136,19 @@ def _uses(offers: Sequence[Offer], own: PoolRoom, wanted_per_s: float) -> _Uses:
     rates = np.concatenate([each.rates(count) for each, count in zip(offers, counts, strict=True)])
     one = np.array([own.demand(offer.pieces) for offer in offers])
     room = np.concatenate([one[offer] * replicas[:, None], np.zeros_like(one[:1])])
-    return _Uses(
-        offers,
-        offer,
-        replicas,
-        room,
-        np.append(rates, 0.0),
-        np.append(np.array(kinds)[offer], NOTHING),
-    )
+    kinds = np.append(np.array(numbered)[offer], NOTHING)
+    none = np.zeros(len(room))
+    every = _Uses(offers, offer, replicas, room, np.append(rates, 0.0), kinds, none, none, none)
+    if near is None:
+        return every
+    keeps = [near.keep(each) for each in offers]
+    kept = [keep.kept_bytes(count) for keep, count in zip(keeps, counts, strict=True)]
+    held = np.array([keep.replica_bytes for keep in keeps])[offer] * replicas
+    gpus = np.array([each.gpus for each in offers])[offer] * replicas
+    costs = np.append(gpus * near.prices[offers[0].pool], 0.0)
+    load = np.append(held - np.concatenate(kept), 0.0)
+    every = every._replace(costs=costs, held_bytes=np.append(held, 0.0), load_bytes=load)
+    return every.take(np.flatnonzero(costs[:NOTHING] <= near.most))
 
 
 def _spread(ways: Ints, pools: tuple[int, ...], over: tuple[int, ...]) -> Ints:
@@ -149,12 +169,12 @@ def _spelled(uses: Mapping[int, _Uses], pools: tuple[int, ...], ways: Ints) -> l
     ]
 
 
-def _joined(uses: Sequence[_Uses], least_per_s: float, layers: int) -> Ints:
+def _joined(uses: Sequence[_Uses], least_per_s: float, layers: int, near: Near | None) -> Ints:
     """One use of each pool, together at least so many requests a second, no pool in vain [ways,
     pools]."""
     *others, last = uses
     # Where room is one number, the smallest use that serves enough beats the larger ones.
-    one_is_enough = layers == 1 and least_per_s > 0 and last.room.shape[1] == 1
+    one_is_enough = layers == 1 and near is None and least_per_s > 0 and last.room.shape[1] == 1
     found = [np.zeros((0, len(uses)), dtype=np.int64)]
     # All uses of the last two pools at once, for one way at a time in the pools before.
     for few in product(*(range(len(own.offer)) for own in others[:-1])):
@@ -163,10 +183,13 @@ def _joined(uses: Sequence[_Uses], least_per_s: float, layers: int) -> Ints:
             second = np.arange(len(others[-1].offer))
             ahead = np.column_stack([np.tile(ahead, (len(second), 1)), second])
         ahead = ahead.astype(np.int64)
-        served = _served(others, ahead) if others else np.zeros(1)
+        served = _sum([own.rates for own in others], ahead)
         if others and least_per_s > 0:
             ahead, served = ahead[served < least_per_s], served[served < least_per_s]
         enough = last.rates[None, :NOTHING] >= (least_per_s - served)[:, None]
+        if near is not None:
+            spent = _sum([own.costs for own in others], ahead)
+            enough &= last.costs[None, :NOTHING] <= (near.most - spent)[:, None]
         rows, columns = np.nonzero(enough)
         if one_is_enough:
             rows, first = np.unique(rows, return_index=True)
@@ -175,22 +198,24 @@ def _joined(uses: Sequence[_Uses], least_per_s: float, layers: int) -> Ints:
     return np.concatenate(found)
 
 
-def _served(uses: Sequence[_Uses], ways: Ints) -> Floats:
-    """Requests a second of each way."""
-    columns = (own.rates[column] for own, column in zip(uses, ways.T, strict=True))
-    return sum(columns, np.zeros(len(ways)))
+def _sum(columns: Sequence[Floats], ways: Ints) -> Floats:
+    """What the uses of each way add up to, of a column of each pool's uses."""
+    parts = (column[uses] for column, uses in zip(columns, ways.T, strict=True))
+    return sum(parts, np.zeros(len(ways)))
 
 
 def _unbeaten(uses: Sequence[_Uses], ways: Ints, wanted_per_s: float, layers: int) -> Ints:
     """Ways [n, pools] that none of the same layouts, and not as many as `layers` of others, beat in
-    every row of room and in the rate served, up to what is wanted; of equal ones the first.
-    Smaller ones come first."""
-    room = [own.room[column] for own, column in zip(uses, ways.T, strict=True)]
-    taken = np.column_stack([*room, -np.minimum(_served(uses, ways), wanted_per_s)])
-    _, kinds = representatives(
-        *(own.kinds[column] for own, column in zip(uses, ways.T, strict=True))
-    )
-    order = np.lexsort((taken[:, -1], taken[:, :-1].sum(axis=1)))
+    every row of room, in the rate served, up to what is wanted, and in what they load; of equal
+    ones the first. Smaller ones come first."""
+    room = np.column_stack([own.room[use] for own, use in zip(uses, ways.T, strict=True)])
+    rates = np.minimum(_sum([own.rates for own in uses], ways), wanted_per_s)
+    # Of what they hold, too: no pool keeps more of a model than its GPUs have.
+    held = _sum([own.held_bytes for own in uses], ways)
+    load = _sum([own.load_bytes for own in uses], ways)
+    taken = np.column_stack([room, -rates, held, load])
+    _, kinds = representatives(*(own.kinds[use] for own, use in zip(uses, ways.T, strict=True)))
+    order = np.lexsort((held, load, -rates, room.sum(axis=1)))
     varied = np.flatnonzero((taken != taken[:1]).any(axis=0))
     if layers == 1 and len(varied) <= 2:
         first, second = taken[order][:, [*varied, 0, 0][:2]].T
