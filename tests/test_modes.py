@@ -58,7 +58,7 @@ def found() -> Answers:
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     path = tmp_path_factory.mktemp("pools") / "hardware.yaml"
     path.write_text(POOLS)
-    return answers(LONG | {"tpot": "40 ms"}, hardware=str(path), gpus=None, model="qwen3-235b-a22b")
+    return answers(LONG | {"tpot": "40 ms"}, hardware=str(path), gpus=None, model="qwen3-32b")
 
 
 def test_long_prompts_under_a_tight_tpot_are_served_apart(found: Answers) -> None:
@@ -152,6 +152,24 @@ def test_pools_share_the_work(pools: Answers) -> None:
     )
 
 
+def test_replicas_that_span_pools_stand_in_the_same_ranking(tmp_path: Path) -> None:
+    """Weights fill most of a node of 80 GB GPUs: one replica over both nodes holds more requests
+    than a replica in each."""
+    path = tmp_path / "pools.yaml"
+    path.write_text(
+        "name: small\npools: [{preset: h100-sxm, name: a}, {preset: a100-sxm, name: b}]\n"
+    )
+    flags = {"input_len": 2048, "output_len": 512, "ttft": "4 s", "tpot": "100 ms"}
+    ranked = answers(flags, ("aggregated",), str(path), None, "qwen3-235b-a22b", top=2)
+    best, second = ranked.answers
+    assert isinstance(best.document, Plan)
+    assert best.document.deployment.shares is not None
+    assert best.name.endswith(" on a and b")
+    assert {share.pool for share in second.shares} == {"a", "b"}
+    assert all(finding.ok for finding in verify_answers(ranked))
+    assert any("span pools" in note for note in ranked.notes)
+
+
 def test_more_gpus_never_serve_less() -> None:
     few, many = (answers(LONG, gpus=gpus, top=1).best.requests_per_s for gpus in (32, 48))
     assert many >= few
@@ -211,7 +229,7 @@ def test_what_a_reader_gets(found: Answers, pools: Answers) -> None:
             assert int(row["gpus"]) == answer.gpus
         for share in ranked.best.shares:
             assert f"## {share.role.capitalize()}: {share.plan.name}" in guide
-            for replica in share.plan.deployment.placement.rank_gpu:
+            for replica in share.plan.deployment.placement.rank_gpu[:4]:
                 assert all(gpu in guide for gpu in replica)
         assert "--disaggregation-mode prefill" in guide
 

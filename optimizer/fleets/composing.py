@@ -18,7 +18,8 @@ from optimizer.fleets.planning import (
     offers_by_role,
     shortfall,
 )
-from optimizer.fleets.ranking import answer_of, in_order
+from optimizer.fleets.ranking import answer_of, foremost, in_order
+from optimizer.fleets.spanning import spanning_answer
 from optimizer.pipeline import optimize
 from optimizer.plan import Answer, Answers, Plan
 from optimizer.plan.fleet import FleetPlan
@@ -33,6 +34,10 @@ from optimizer.verify import Finding
 MAX_POOLS = 3  # that one role lies in, of so many; else 2
 MANY_GPUS = 64  # of several pools, beyond which the highest rate is sought in whole chains of sizes
 MAX_REPLICA_GPUS = 1024
+SPANNING_NOTE = (
+    "replicas that span pools stand in the ranking by one plan, which the proof of the ways to "
+    "serve by replicas in one pool each does not cover"
+)
 
 
 def compose(
@@ -57,36 +62,43 @@ def compose(
     stated = workload.request_rate
     goal = "served" if stated is None else "gpus"
     fleet = fleet_of(cluster, model, workload, modes, stated or 1.0, goal)
-    layers = top if len(cluster.pools) == 1 else 1
+    several = len(cluster.pools) > 1
+    layers = 1 if several else top
     progress("pricing what each role could do")
     offers = offers_by_role(fleet, fleet.demands[0], layers, calibration)
     most = most_per_s(fleet, offers)
     if stated is None and most > 0:
         fleet = fleet_of(cluster, model, workload, modes, most, goal)
     progress("ranking the ways to serve")
-    chains = stated is None and len(cluster.pools) > 1 and cluster.num_live_gpus > MANY_GPUS
+    chains = several and stated is None and cluster.num_live_gpus > MANY_GPUS
     asked = asked_of(fleet, [offers], layers, chains)
     (ask,), rooms, prices, _ = asked
     found = rank_alone(ask, rooms, prices, fleet.objective, top, layers)
     missing = [mode for mode in modes if mode not in map(mode_of, found)]
     lacking = [f"{mode}: {shortfall(fleet, mode, offers)}" for mode in missing]
     if not found:
-        raise InfeasibleError("no way to serve keeps every limit", lacking)
+        where = " in one pool each" if several else ""
+        raise InfeasibleError(f"no way to serve by replicas{where} keeps every limit", lacking)
     answers: list[Answer] = []
-    for choice in foremost(found, top):
+    for choice in foremost(found, [mode_of(choice) for choice in found], top):
         progress(f"planning way {len(answers) + 1}")
         own = fleet_of(cluster, model, workload, modes, stated or rate_of(choice), goal)
         searched = not any(answer.mode == mode_of(choice) for answer in answers)
         document = document_with(own, asked, choice, objective, searched, calibration)
         answers.append(answer_of(document, mode_of(choice), choice.value))
     notes = [*asked.notes, *lacking]
+    proof = proof_of(found[0], asked.asks, fleet.objective)
+    if several and "aggregated" in modes:
+        spanning = spanning_answer(cluster, model, workload, found[0], calibration)
+        if spanning is not None:
+            answers.append(spanning)
+            notes.append(SPANNING_NOTE)
     if stated is None:
         notes.append(
             "no request rate is asked for: each way stands at the highest rate that it sustains "
             "with room for the peaks of random arrivals"
         )
-    proof = proof_of(found[0], asked.asks, fleet.objective)
-    return Answers(in_order(answers, goal, notes), proof, tuple(notes))
+    return Answers(in_order(answers, goal, notes, top), proof, tuple(notes))
 
 
 def unsound(workload: Workload, objective: Objective) -> str | None:
@@ -141,15 +153,6 @@ def rate_of(choice: FleetChoice) -> float:
     """Requests a second that its scarcest role sustains."""
     assert choice.chosen[0] is not None
     return min(served_by(vector) for vector in choice.chosen[0][1].values())
-
-
-def foremost(found: Sequence[FleetChoice], top: int) -> list[FleetChoice]:
-    """The best `top`, and after them the best of each mode that is not among them."""
-    kept = list(found[:top])
-    for choice in found[top:]:
-        if mode_of(choice) not in map(mode_of, kept):
-            kept.append(choice)
-    return kept
 
 
 def document_with(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from optimizer.cost.serving import sustained
 from optimizer.plan import Answer, Plan, Share, sealed
@@ -11,20 +12,16 @@ from optimizer.plan.fleet import FleetPlan, sealed_fleet
 from optimizer.spec.fleet import Mode
 from optimizer.units import milliseconds
 
+Some = TypeVar("Some")
+
 
 def answer_of(document: Plan | FleetPlan, mode: Mode, value: int) -> Answer:
     """A document as an answer without a rank; value: of the deciding criterion, on its grid."""
     if isinstance(document, Plan):
-        deployment, predicted = document.deployment, document.predictions
-        slots = deployment.batch.sequences_per_rank * deployment.layout.dp
-        capacity = sustained(float(slots * deployment.layout.replicas))
-        share = Share(
-            "serving",
-            deployment.pool,
-            document,
-            predicted["requests_per_s"].value,
-            capacity / predicted["request_s"].value,
-        )
+        deployment = document.deployment
+        pools = dict.fromkeys(deployment.stage_pools)
+        served = document.predictions["requests_per_s"].value
+        share = Share("serving", " and ".join(pools), document, served, capacity_per_s(document))
         return Answer(0, document, mode, (share,), 0.0, value)
     shares = tuple(
         Share(
@@ -35,13 +32,33 @@ def answer_of(document: Plan | FleetPlan, mode: Mode, value: int) -> Answer:
     return Answer(0, document, mode, shares, document.served[0].transfer_s or 0.0, value)
 
 
-def in_order(answers: Sequence[Answer], goal: str, notes: Sequence[str]) -> tuple[Answer, ...]:
-    """Different answers by value, GPUs and seconds of a request; the best one's document says what
-    stands beside it."""
-    best, *others = sorted(
+def capacity_per_s(plan: Plan) -> float:
+    """Requests a second that a plan sustains with room for the peaks of random arrivals."""
+    deployment = plan.deployment
+    slots = deployment.batch.sequences_per_rank * deployment.layout.dp * deployment.layout.replicas
+    return sustained(float(slots)) / plan.predictions["request_s"].value
+
+
+def foremost(found: Sequence[Some], modes: Sequence[Mode], top: int) -> list[Some]:
+    """The first `top` of what is in order, and after them the first of each mode that is not among
+    them."""
+    return [
+        each
+        for place, (each, mode) in enumerate(zip(found, modes, strict=True))
+        if place < top or mode not in modes[:place]
+    ]
+
+
+def in_order(
+    answers: Sequence[Answer], goal: str, notes: Sequence[str], top: int
+) -> tuple[Answer, ...]:
+    """The foremost different answers by value, GPUs and seconds of a request; the best one's
+    document says what stands beside it."""
+    every = sorted(
         {answer.name: answer for answer in reversed(answers)}.values(),
         key=lambda answer: (answer.value, answer.gpus, answer.request_s),
     )
+    best, *others = foremost(every, [answer.mode for answer in every], top)
     ranked = [
         replace(answer, rank=rank, why=why_it_lost(answer, best, goal))
         for rank, answer in enumerate(others, start=2)

@@ -7,7 +7,7 @@ import io
 
 from optimizer.export.serving import COMMANDS, ROUTERS
 from optimizer.plan import Answer, Answers, Plan, Share, write_plan
-from optimizer.plan.fleet import FleetProof, write_fleet
+from optimizer.plan.fleet import write_fleet
 from optimizer.report.guide import deployment_section, watch_section
 from optimizer.report.table import aligned, assumption_lines
 from optimizer.units import milliseconds
@@ -52,13 +52,16 @@ def rates_table(answer: Answer) -> str:
     return "\n".join(aligned(rows))
 
 
-def ways_line(proof: FleetProof) -> str:
+def ways_line(answers: Answers) -> str:
     """How the best answer is proven over all ways to serve, in one line."""
+    proof = answers.proof
+    several = len(answers.best.document.cluster.pools) > 1
+    where = ", of replicas in one pool each" if several else ""
     value, bound = (abs(end) / proof.scale for end in (proof.value, proof.bound))
     what = "requests/s" if proof.objective == "served" else proof.objective
     return (
         f"{proof.status}: {what} {value:,.6g}, bound {bound:,.6g}, gap {proof.gap:.2%}; "
-        f"{proof.combinations:,.0f} combinations of {proof.vectors:,} ways to serve a role"
+        f"{proof.combinations:,.0f} combinations of {proof.vectors:,} ways to serve a role{where}"
     )
 
 
@@ -66,7 +69,7 @@ def answers_text(answers: Answers) -> str:
     """All that a run prints."""
     best = answers.best
     lost = [f"  {each.rank}. {each.mode} {each.name}: {each.why}" for each in answers.answers[1:]]
-    parts = [answer_table(answers), rates_table(best), ways_line(answers.proof)]
+    parts = [answer_table(answers), rates_table(best), ways_line(answers)]
     if lost:
         parts.append("\n".join(["why the others lost:", *lost]))
     if answers.notes:
@@ -95,7 +98,7 @@ def answers_guide(answers: Answers) -> str:
     """The guide to the best answer, as Markdown."""
     best = answers.best
     plan = best.shares[0].plan
-    ranked = "\n\n".join([answer_table(answers), ways_line(answers.proof)])
+    ranked = "\n\n".join([answer_table(answers), ways_line(answers)])
     sections = [
         f"# {plan.model.name} on {best.document.cluster.name}: {best.name}",
         _figures(best),
