@@ -160,14 +160,16 @@ def _check(draft: Draft, spec: ClaimsFile, index: int, claim: Claim) -> None:
     if printed(claim.value) is None:
         draft.problem((*here, "value"), "is no figure; write for example 57.17")
     _check_unit(draft, (*here, "unit"), claim.unit, quantity)
-    earlier = {each.id for each in spec.claims[:index] if each.id}
-    if claim.id in earlier:
+    before = [each for each in spec.claims[:index] if each.id]
+    earlier = {each.id for each in before if each.figure and each.unit}
+    if claim.id in {each.id for each in before}:
         draft.problem((*here, "id"), f"'{claim.id}' names an earlier claim already")
     for position, term in enumerate(claim.terms):
         if term not in earlier and figure_of(term) is None:
             draft.problem(
                 (*here, "terms", position),
-                "is neither the id of an earlier claim nor a figure with a unit, such as 80 GB",
+                "is neither the id of an earlier claim with a figure, nor a figure with a unit, "
+                "such as 80 GB",
             )
 
 

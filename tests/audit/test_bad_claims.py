@@ -48,7 +48,7 @@ BAD = {
     ),
     "a term that nobody claims": (
         '  - {claim: m, quantity: ratio, value: 1, unit: "%", terms: [nothing, 64 GB]}',
-        "claims[0].terms[0]: is neither the id of an earlier claim nor a figure with a unit",
+        "claims[0].terms[0]: is neither the id of an earlier claim with a figure, nor a figure",
     ),
     "a baseline that is no strategy": (
         "  - {claim: m, quantity: speedup, component: latency, value: 2, unit: x, baseline: fast}",
@@ -86,3 +86,12 @@ def test_all_wrong_claims_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as error:
         read_case(file)
     assert len(error.value.problems) == 5
+
+
+def test_a_statement_is_no_term_of_a_figure(tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    statement = "  - {claim: m, id: a, quantity: acyclic}\n"
+    ratio = '  - {claim: m, quantity: ratio, value: 1, unit: "%", terms: [a, 64 GB]}\n'
+    file.write_text(HEAD + statement + ratio)
+    with pytest.raises(SpecError, match="the id of an earlier claim with a figure"):
+        read_case(file)

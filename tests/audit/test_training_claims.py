@@ -263,3 +263,10 @@ def test_a_baseline_that_cannot_run_says_why(tmp_path: Path) -> None:
     assert finding.verdict == "unverifiable"
     assert "TP3_DP5 cannot run" in finding.missing[0]
     assert "heads 32 cannot be cut by tp 3" in finding.missing[0]
+
+
+def test_a_layout_that_leaves_no_choice_at_all_is_not_ready(tmp_path: Path) -> None:
+    """Layers of two types, memory for none of them: nothing is left to cut."""
+    load = {"global_batch": 16, "sequence_length": 4096}
+    case = {"model": "deepseek-v3", "gpus": 8, "strategy": "PP2-VP2-DP4", "workload": load}
+    assert not of(tmp_path, {"quantity": "fits"}, **case).readiness[0].ready

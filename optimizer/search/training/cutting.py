@@ -132,7 +132,7 @@ def held_types(job: TrainingJob, rows: TrainingLayouts, layers: Ints) -> Floats:
         before = np.concatenate([[0], np.cumsum(here)])
         inside = (before[ends] - before[starts]).ravel()
         total = np.bincount(cell, weights=inside, minlength=len(rows) * layers.shape[1])
-        found[:, :, index] = total.reshape(len(rows), -1)
+        found[:, :, index] = total.reshape(len(rows), layers.shape[1])
     return found
 
 
