@@ -36,7 +36,7 @@ from optimizer.plan import Plan, Plans, runners_up, sealed
 from optimizer.search.assembling import assemble
 from optimizer.search.choosing import Chosen, choose
 from optimizer.search.experts.balance import imbalances
-from optimizer.search.noting import notes_on
+from optimizer.search.noting import notes_on, unsearched
 from optimizer.search.objectives import Objective
 from optimizer.search.pareto import pareto_front
 from optimizer.search.robustness import matching_part, with_robustness
@@ -89,10 +89,7 @@ def optimize(
     chosen = choose(cluster, price_all(confidence=confidence), objective, top)
     progress(f"placing the best of {chosen.account.candidates:,} candidates")
     notes = [*notes_on(cluster, chosen.left, chosen)]
-    if confidence is not None and len(cluster.pools) > 1:
-        notes.append(
-            "with a confidence each replica lies in one pool: none that spans two is searched"
-        )
+    notes += unsearched(cluster, model, workload, spaces, confidence)
     if strategy is not None:
         notes = [reading_note(strategy, readings(cluster, model, strategy, workload))]
     plans = place_all(model, priced_from(jobs, spaces, chosen.left), chosen, notes)

@@ -51,7 +51,7 @@ def jobs_of(
     ]
     pairs = [space.pools for space in spaces if isinstance(space, SpanningSpace)]
     both = [
-        Spanning.of(*jobs)
+        Spanning(*jobs)
         for first, second in pairs
         for jobs in zip(own[first], own[second], strict=True)
     ]

@@ -7,8 +7,7 @@ as dominated.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.cost.candidates import Candidates
+from optimizer.cost.correcting import Factors
 from optimizer.cost.factoring import representatives
+from optimizer.cost.price import Step
 from optimizer.cost.rows import Rows
 from optimizer.cost.spanning import Spanning, Tables, priced_at, tables_of
 from optimizer.layout import Ints, Split
 from optimizer.operators import Floats
 from optimizer.spec.workload import ForwardWorkload
 
-BLOCK = 1 << 17  # candidates x numbers of layers that are priced at once
+BLOCK = 1 << 12  # candidates whose every number of layers is looked at at once
+PRICED = 1 << 17  # candidates with a number of layers that are priced at once
 
 
 class _Tried(NamedTuple):
@@ -39,11 +41,11 @@ def price_spanning(job: Spanning, rows: Rows, split: Split) -> Candidates:
     """The best number of layers in the first pool for every layout and load; `settled` counts the
     rows that are not here."""
     tables = tables_of(job, rows, split)
-    fits = tables.over.min(axis=0)[tables.point] + tables.working <= 0
-    feasible = np.flatnonzero(fits)
+    over = tables.least_over[tables.point] + tables.working
+    feasible = np.flatnonzero(over <= 0)
     row, layers = _quickest(job, rows, split, tables, feasible)
-    hopeless = _nearest(rows, tables, fits)
-    least = tables.over.argmin(axis=0)[tables.point[hopeless]]
+    hopeless = _nearest(rows, over)
+    least = tables.roomiest[tables.point[hopeless]]
     found = priced_at(job, rows, split, tables, np.r_[row, hopeless], np.r_[layers, least])
     settled = {
         "dominated": len(feasible) - len(row),
@@ -63,8 +65,8 @@ def _quickest(
     best = np.full(load.max(initial=0) + 1, np.inf)
     np.minimum.at(best, load[row[keeps]], latency_s[keeps])
     row, layers = _promising(job, rows, tables, tried[0], best[load[feasible]])
-    for at in range(0, len(row), BLOCK):
-        block = row[at : at + BLOCK], layers[at : at + BLOCK]
+    for at in range(0, len(row), PRICED):
+        block = row[at : at + PRICED], layers[at : at + PRICED]
         tried.append(_tried(job, rows, split, tables, *block))
     return _winners(load, _Tried(*map(np.concatenate, zip(*tried, strict=True))))
 
@@ -74,9 +76,9 @@ def _likely(tables: Tables, feasible: Ints) -> Ints:
     those do not fit."""
     step, own = list(tables.phases.values())[-1]
     point = tables.point[feasible]
-    layers = step.slowest_stage_s.argmin(axis=0)[own[feasible]]
-    late = tables.over[layers, point] + tables.working[feasible] > 0
-    found: Ints = np.where(late, tables.over.argmin(axis=0)[point], layers)
+    layers = step.slowest_stage_s.argmin(axis=1)[own[feasible]]
+    late = tables.over[point, layers] + tables.working[feasible] > 0
+    found: Ints = np.where(late, tables.roomiest[point], layers)
     return found
 
 
@@ -84,18 +86,47 @@ def _promising(
     job: Spanning, rows: Rows, tables: Tables, tried: _Tried, quickest_s: Floats
 ) -> tuple[Ints, Ints]:
     """(rows, layers) of all others that fit and that are not surely slower than `quickest_s`."""
-    bound = _bound(job, rows, tables)
-    some = np.flatnonzero(bound(tried.row, lambda table: table.min(axis=0)) < quickest_s)
-    row, known, quickest_s = tried.row[some], tried.layers[some], quickest_s[some]
-    point, room = tables.point[row], -tables.working[row]
-    found = [(row[:0], row[:0])]
-    for layers in range(1, job.model.num_layers):
-        able = np.flatnonzero((tables.over[layers][point] <= room) & (known != layers))
-        least_s = bound(row[able], operator.itemgetter(layers))
-        able = able[least_s < quickest_s[able]]
-        found.append((row[able], np.full(len(able), layers)))
+    least = {
+        phase: (Step(*(table.min(axis=1, keepdims=True) for table in step)), point)
+        for phase, (step, point) in tables.phases.items()
+    }
+    bound = _bound(job, rows, tables.correction, least, tried.row)[:, 0]
+    some = np.flatnonzero(bound < quickest_s)
+    found = [(some[:0], some[:0])]
+    for at in range(0, len(some), BLOCK):
+        few = some[at : at + BLOCK]
+        row = tried.row[few]
+        able = tables.over[tables.point[row]] <= -tables.working[row, None]
+        bound = _bound(job, rows, tables.correction, tables.phases, row)
+        able &= bound < quickest_s[few, None]
+        able[np.arange(len(few)), tried.layers[few]] = False
+        place, layers = np.nonzero(able)
+        found.append((row[place], layers))
     rows_of, layers_of = zip(*found, strict=True)
     return np.concatenate(rows_of), np.concatenate(layers_of)
+
+
+def _bound(
+    job: Spanning,
+    rows: Rows,
+    drawn: Factors,
+    phases: Mapping[str, tuple[Step, Ints]],
+    row: Ints,
+) -> Floats:
+    """What no candidate is quicker than: the steps that each request waits for [rows, n]."""
+    workload, micro = job.workload, rows.micro_batches[row, None]
+    steps = {
+        phase: Step(*(table[point[row]] for table in step))
+        for phase, (step, point) in phases.items()
+    }
+    prefill = steps["prefill"]
+    if isinstance(workload, ForwardWorkload):
+        latency: Floats = prefill.total_s + (micro - 1) * prefill.slowest_stage_s
+        return latency
+    around = np.maximum(steps["decode"].total_s, micro * steps["decode"].slowest_stage_s)
+    around *= (workload.output_len - 1) * drawn.tpot[row, None]
+    around += drawn.ttft[row, None] * prefill.total_s
+    return around
 
 
 def _winners(load: Ints, tried: _Tried) -> tuple[Ints, Ints]:
@@ -103,39 +134,13 @@ def _winners(load: Ints, tried: _Tried) -> tuple[Ints, Ints]:
     own = load[tried.row]
     kept = np.zeros(len(load), dtype=bool)
     kept[own[tried.keeps]] = True
-    alone = np.where(kept[own], 0, tried.row + 1)
-    order = np.lexsort((tried.layers, tried.row, tried.latency_s, ~tried.keeps, alone, own))
-    first = (np.diff(own[order], prepend=-1) != 0) | (np.diff(alone[order], prepend=-1) != 0)
-    winners = order[first]
+    some = np.flatnonzero(tried.keeps | ~kept[own])
+    key = np.where(tried.keeps, own, len(load) + tried.row)[some]
+    order = np.argsort(tried.latency_s[some], kind="stable")
+    order = order[np.argsort(key[order], kind="stable")]
+    winners = some[order[np.diff(key[order], prepend=-1) != 0]]
     winners = winners[np.argsort(tried.row[winners], kind="stable")]
     return tried.row[winners], tried.layers[winners]
-
-
-def _bound(
-    job: Spanning, rows: Rows, tables: Tables
-) -> Callable[[Ints, Callable[[Floats], Floats]], Floats]:
-    """What no candidate is quicker than: the steps that each request waits for, of which `pick`
-    takes those of some number of layers in the first pool."""
-    workload, (prefill, prompts) = job.workload, tables.phases["prefill"]
-    if isinstance(workload, ForwardWorkload):
-
-        def latency(row: Ints, pick: Callable[[Floats], Floats]) -> Floats:
-            total, slowest = (pick(table)[prompts[row]] for table in prefill)
-            found: Floats = total + (rows.micro_batches[row] - 1) * slowest
-            return found
-
-        return latency
-    (decode, batches), drawn = tables.phases["decode"], tables.correction
-    tokens = workload.output_len - 1
-
-    def request(row: Ints, pick: Callable[[Floats], Floats]) -> Floats:
-        total, slowest = (pick(table)[batches[row]] for table in decode)
-        around = np.maximum(total, rows.micro_batches[row] * slowest)
-        first = pick(prefill.total_s)[prompts[row]]
-        found: Floats = drawn.tpot[row] * tokens * around + drawn.ttft[row] * first
-        return found
-
-    return request
 
 
 def _tried(
@@ -145,13 +150,9 @@ def _tried(
     return _Tried(row, layers, found.latency_s, found.broken() == 0)
 
 
-def _nearest(rows: Rows, tables: Tables, fits: NDArray[np.bool_]) -> Ints:
+def _nearest(rows: Rows, over: Floats) -> Ints:
     """Of each layout that never fits, the row that lacks least memory."""
-    ever = np.zeros(rows.layout.max(initial=0) + 1, dtype=bool)
-    ever[rows.layout[fits]] = True
-    lacking = np.flatnonzero(~ever[rows.layout])
-    over = tables.over.min(axis=0)[tables.point[lacking]] + tables.working[lacking]
-    order = np.lexsort((over, rows.layout[lacking]))
-    first = np.diff(rows.layout[lacking][order], prepend=-1) != 0
-    found: Ints = lacking[order[first]]
+    order = np.lexsort((over, rows.layout))
+    first = order[np.diff(rows.layout[order], prepend=-1) != 0]
+    found: Ints = first[over[first] > 0]
     return found

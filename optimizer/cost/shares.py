@@ -29,23 +29,34 @@ class Contents(NamedTuple):
     stages: Ints
 
     def largest(self, values: tuple[Floats, ...]) -> Floats:
-        """The largest stage's sum of what a layer of each type, and the end, add [n, points]."""
-        found = np.zeros((len(self.own), len(values[0])))
-        for stage in range(self.stages.shape[1]):
-            total = np.zeros_like(found)
-            for part, value in enumerate(values):
-                counts = self.stages[:, stage, part]
-                if counts.any():
-                    total += counts[:, None] * value
-            np.maximum(found, total, out=found)
+        """The largest stage's sum of what a layer of each type, and the end, add [points, n]."""
+        return self._most(values, self._summed)
+
+    def largest_bytes(self, values: tuple[Floats, ...]) -> Floats:
+        """The same of whole numbers, which add up alike in any order [points, n]."""
+        added = np.stack(values, axis=-1)
+        return self._most(values, lambda _, counts: added @ counts.T.astype(np.float64))
+
+    def _most(
+        self,
+        values: tuple[Floats, ...],
+        summed: Callable[[tuple[Floats, ...], Ints], Floats],
+    ) -> Floats:
+        found = summed(values, self.stages[:, 0])
+        for stage in range(1, self.stages.shape[1]):
+            np.maximum(found, summed(values, self.stages[:, stage]), out=found)
         return found
 
     def total(self, values: tuple[Floats, ...]) -> Floats:
-        """The sum over all stages [n, points]."""
-        *layers, end = values
-        found = np.broadcast_to(end, (len(self.own), len(end))).copy()
-        for kind, value in enumerate(layers):
-            found += self.own[:, kind, None] * value
+        """The sum over all stages [points, n]."""
+        return self._summed(values, np.column_stack([self.own, np.ones(len(self.own), np.int64)]))
+
+    def _summed(self, values: tuple[Floats, ...], counts: Ints) -> Floats:
+        """counts [n, types + 1] times what each adds."""
+        used = [part for part in range(len(values)) if counts[:, part].any()]
+        found = np.zeros((len(values[0]), len(counts)))
+        for part in used:
+            found += values[part][:, None] * counts[:, part]
         return found
 
 

@@ -35,10 +35,6 @@ class Spanning(NamedTuple):
     first: Job
     second: Job
 
-    @classmethod
-    def of(cls, first: Job, second: Job) -> Spanning:
-        return cls(first, second)
-
     @property
     def jobs(self) -> tuple[Job, Job]:
         return self.first, self.second
@@ -76,14 +72,16 @@ class Spanning(NamedTuple):
 
 class Tables(NamedTuple):
     """All that candidates are priced from, by number of layers in the first pool: bytes of the
-    fullest stage of either pool without what is working [n, points], steps of each phase."""
+    fullest stage of either pool without what is working [points, n], steps of each phase."""
 
     held: tuple[Floats, Floats]
     over: Floats  # bytes by which the worse of both exceeds its limit
+    least_over: Floats  # of any number of layers [points]
+    roomiest: Ints  # that number
     point: Ints  # of each candidate
     working: Floats  # bytes beside weights, cache and logits of each candidate
     correction: Factors
-    phases: dict[str, tuple[Step, Ints]]  # the step [n, points], and the point of each candidate
+    phases: dict[str, tuple[Step, Ints]]  # the step [points, n], and the point of each candidate
 
 
 def priced_at(
@@ -91,13 +89,13 @@ def priced_at(
 ) -> Candidates:
     """Rows with so many layers in the first pool."""
     point = tables.point[row]
-    held = [each[layers, point] + tables.working[row] for each in tables.held]
+    held = [each[point, layers] + tables.working[row] for each in tables.held]
     limits = [each.memory_limit_bytes for each in job.jobs]
     fuller = held[0] / limits[0] >= held[1] / limits[1]
     memory = np.where(fuller, held[0], held[1])
     steps = {}
     for phase, (step, points) in tables.phases.items():
-        at = (layers, points[row])
+        at = (points[row], layers)
         steps[phase] = Step(step.total_s[at], step.slowest_stage_s[at])
     drawn = Factors(*(column[row] for column in tables.correction))
     found = price_steps(job.first, rows.take(row), split.layouts, steps, drawn, memory)
@@ -138,17 +136,19 @@ def tables_of(job: Spanning, rows: Rows, split: Split) -> Tables:
     stages = [share.pp[own] for share in split.shares]
     contents = contents_of(job.model)
     sums = [
-        _by_stages(contents[which], stages[which], Contents.largest, (*layers, ends[which]))
+        _by_stages(contents[which], stages[which], Contents.largest_bytes, (*layers, ends[which]))
         for which in (0, 1)
     ]
-    over = np.maximum(
-        *(total - each.memory_limit_bytes for each, total in zip(job.jobs, sums, strict=True))
-    )
-    count = np.arange(job.model.num_layers + 1)[:, None]
-    over[(count < stages[0]) | (job.model.num_layers - count < stages[1])] = np.inf
+    over = sums[0] - job.first.memory_limit_bytes
+    np.maximum(over, sums[1] - job.second.memory_limit_bytes, out=over)
+    count, (first, second) = np.arange(job.model.num_layers + 1), (each[:, None] for each in stages)
+    over[(count < first) | (job.model.num_layers - count < second)] = np.inf
+    roomiest = over.argmin(axis=1)
     return Tables(
         (sums[0], sums[1]),
         over,
+        over[np.arange(len(over)), roomiest],
+        roomiest,
         point,
         known[0].working_bytes,
         correction(job.first, rows, split.layouts),
@@ -162,16 +162,18 @@ def _by_stages(
     summed: Callable[[Contents, tuple[Floats, ...]], Floats],
     values: tuple[Floats, ...],
 ) -> Floats:
-    """A sum over so many stages of one pool [n, points], of what layers and the end add at each
+    """A sum over so many stages of one pool [points, n], of what layers and the end add at each
     point."""
-    parts = {}
-    for count in np.unique(stages).tolist():
-        here = np.flatnonzero(stages == count)
-        parts[count] = here, summed(contents(count), tuple(value[here] for value in values))
-    most = max((len(found) for _, found in parts.values()), default=0)
-    sums = np.empty((most, len(stages)))
-    for here, found in parts.values():
-        sums[:, here] = found
+    order = np.argsort(stages, kind="stable")
+    ends = np.flatnonzero(np.diff(stages[order], append=-1)) + 1
+    sums = np.empty((len(stages), 0))
+    for here in np.split(order, ends[:-1]):
+        held = contents(int(stages[here[0]])) if len(here) else None
+        if held is not None:
+            found = summed(held, tuple(value[here] for value in values))
+            if not sums.shape[1]:
+                sums = np.empty((len(stages), found.shape[1]))
+            sums[here] = found
     return sums
 
 
@@ -181,21 +183,23 @@ def _phase(
     """Each stage hands over at its end: to the next in its pool, or to the next pool."""
     one, other = (each.steps[phase] for each in known)
     crossing = _hand_over_seconds(job, phase, rows.take(representatives(one.back)[0]), split)
-    totals, slowest = [crossing], []
-    hand_over = crossing
+    totals, slowest = [], []
+    sends = hand_over = crossing
     for points, contents, end in zip(
         (one, other), contents_of(job.model), (EMBEDDING, HEAD), strict=True
     ):
         values = (*(points.parts[name] for name in job.model.layer_types), points.parts[end])
         boundary = points.parts[BOUNDARY]
-        totals += [
-            (points.pp - 1) * boundary,
-            _by_stages(contents, points.pp, Contents.total, values),
-        ]
+        sends = sends + (points.pp - 1) * boundary
         hand_over = np.maximum(hand_over, np.where(points.pp > 1, boundary, 0.0))
-        slowest.append(_by_stages(contents, points.pp, Contents.largest, values) + hand_over)
+        totals.append(_by_stages(contents, points.pp, Contents.total, values))
+        slowest.append(_by_stages(contents, points.pp, Contents.largest, values))
+        slowest[-1] += hand_over[:, None]
         hand_over = np.zeros_like(crossing)
-    return Step(sum(totals[1:], totals[0]), np.maximum(*slowest)), one.back
+    total, more = totals
+    total += more
+    total += sends[:, None]
+    return Step(total, np.maximum(slowest[0], slowest[1], out=slowest[0])), one.back
 
 
 def _hand_over_seconds(job: Spanning, phase: str, points: Rows, split: Split) -> Floats:

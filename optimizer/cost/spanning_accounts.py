@@ -71,7 +71,7 @@ def spanning_phases(job: Spanning, rows: Rows, split: Split, layers: int) -> dic
     phases = tables_of(job, rows, split).phases
     found = {}
     for phase, (step, _) in phases.items():
-        slowest = scale[phase] * float(step.slowest_stage_s[layers, 0])
+        slowest = scale[phase] * float(step.slowest_stage_s[0, layers])
         found[phase] = _table(job, phase, rows, split, layers, scale[phase], slowest)
     return found
 

@@ -5,7 +5,7 @@ from optimizer.layout.enumeration import Space, enumerate_layouts
 from optimizer.layout.leaves import boundary_leaf, leaf_gpus
 from optimizer.layout.names import Reading, read_strategy
 from optimizer.layout.rules import divisibility_problems
-from optimizer.layout.spanning import SpanningSpace, Split, spanning_spaces
+from optimizer.layout.spanning import SpanningSpace, Split, left_out, spanning_spaces
 from optimizer.layout.training import enumerate_training_layouts
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "enumerate_layouts",
     "enumerate_training_layouts",
     "leaf_gpus",
+    "left_out",
     "read_strategy",
     "spanning_spaces",
 ]

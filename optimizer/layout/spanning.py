@@ -19,7 +19,7 @@ from optimizer.layout.degrees import Ints, Layouts
 from optimizer.layout.enumeration import Space
 from optimizer.spec.cluster import Cluster
 
-MOST_LAYOUTS = 1 << 13  # of all pairs together
+MOST_LAYOUTS = 6000  # of all pairs together
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def spanning_spaces(
 ) -> tuple[SpanningSpace, ...]:
     """Every pair's space; `stages`: of each pool the ways that one stage may lie (their pp aside);
     `pp`: the stages of a replica where they are given, whether or not there are GPUs for them."""
-    pairs = [_Pair.of(cluster, pools, stages) for pools in permutations(range(len(stages)), 2)]
+    pairs = _pairs(cluster, stages)
     if pp is None:
         wanted = range(2, deepest(pairs, num_layers) + 1)
     else:
@@ -80,6 +80,21 @@ def spanning_spaces(
         if len(split):
             found.append(SpanningSpace(split.layouts, len(split), {}, pair.pools, split))
     return tuple(found)
+
+
+def left_out(
+    cluster: Cluster, stages: Sequence[Layouts], num_layers: int
+) -> tuple[int, int] | None:
+    """(the most stages that spanning_spaces has of a replica, how many deeper layouts there are);
+    None where it has all."""
+    pairs = _pairs(cluster, stages)
+    most = deepest(pairs, num_layers)
+    more = sum(int(pair.ways(pp).sum()) for pair in pairs for pp in range(most + 1, num_layers + 1))
+    return (most, more) if more else None
+
+
+def _pairs(cluster: Cluster, stages: Sequence[Layouts]) -> list[_Pair]:
+    return [_Pair.of(cluster, pools, stages) for pools in permutations(range(len(stages)), 2)]
 
 
 class _Pair(NamedTuple):

@@ -7,8 +7,9 @@ in tokens/s, latency and GPUs on their integer grids, and ties go to the canonic
 objective ranks the row's layout by this row, or it ranks `top` others before it. A fixed load is
 split over each row's own number of replicas: there all of a row's replicas count as one.
 
-Rows of equal size and room form a class. Inside a class the test is exact; across classes it is
-made against the strongest classes only, which drops fewer rows than could be, never more.
+Rows of equal size and room form a class. Inside a class, and between rows of one layout, the test
+is exact; across classes it is made against the strongest classes only, which drops fewer rows than
+could be, never more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from optimizer.layout import Ints
 from optimizer.search.objectives import has_fixed_replicas
 
 STRONG_CLASSES = 48  # classes that others are held against
+STRONG_LAYOUTS = 48  # layouts, where replicas may span pools
 
 
 def layout_keys(candidates: Candidates) -> Ints:
@@ -76,6 +78,10 @@ def undominated(
         kept.append(rows[stays])
         stairs.append(stair)
     alive = np.sort(np.concatenate(kept))
+    roomier = _beaten_by_own_layout(
+        rates[alive], latencies[alive], columns.most[alive], keys[alive]
+    )
+    alive = alive[~roomier]
     for which in _strongest(stairs, shapes.gpus, kept, rates, latencies):
         gpus, most = int(shapes.gpus[which]), int(shapes.most[which])
         rows = by_class[bounds[which] : bounds[which + 1]]
@@ -90,7 +96,38 @@ def undominated(
             & ((reached * times > rates[alive]) | (gpus * times < here.gpus))
         )
         alive = alive[~beaten]
+    if candidates.stages:
+        alive = alive[~_beaten_by_layouts(columns, rates, latencies, keys, alive, top)]
     return alive
+
+
+def _beaten_by_layouts(
+    columns: _Columns, rates: Ints, latencies: Ints, keys: Ints, alive: Ints, top: int
+) -> NDArray[np.bool_]:
+    """Of the rows in `alive` those that `top` of the strongest layouts beat, wherever those lie:
+    over pools a layout has many rooms, so that few layouts share a class."""
+    here, own = columns.take(alive), keys[alive]
+    count = np.zeros(len(alive), dtype=np.int64)
+    order = alive[np.lexsort((latencies[alive], columns.most[alive], own))]
+    groups = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    most = np.array([(rates[rows] / columns.gpus[rows]).max() for rows in groups])
+    least = np.array([latencies[rows].min() for rows in groups])
+    share = STRONG_LAYOUTS // 2
+    chosen = dict.fromkeys(
+        [*np.argsort(-most)[:share].tolist(), *np.argsort(least)[:share].tolist()]
+    )
+    for rows in (groups[each] for each in chosen):
+        beats = np.zeros(len(alive), dtype=bool)
+        times = here.gpus // columns.gpus[rows[0]]
+        for same in np.split(rows, np.flatnonzero(np.diff(columns.most[rows])) + 1):
+            best = np.maximum.accumulate(np.append(-1, rates[same]))
+            reached = best[np.searchsorted(latencies[same], latencies[alive], side="right")]
+            better = (reached * times > rates[alive]) | (columns.gpus[rows[0]] * times < here.gpus)
+            room = (times >= 1) & (times * here.most <= columns.most[same[0]])
+            beats |= room & (reached > 0) & (reached * times >= rates[alive]) & better
+        count += beats & (own != keys[rows[0]])
+    found: NDArray[np.bool_] = count >= top
+    return found
 
 
 def _skyband(rates: Ints, keys: Ints, top: int) -> tuple[NDArray[np.bool_], Ints]:
@@ -109,6 +146,27 @@ def _skyband(rates: Ints, keys: Ints, top: int) -> tuple[NDArray[np.bool_], Ints
         return stays, np.zeros(len(rates), dtype=np.int64)
     stair = np.partition(best[:, 1:], len(members) - top, axis=0)[len(members) - top]
     return stays, np.maximum(stair, 0)
+
+
+def _beaten_by_own_layout(
+    rates: Ints, latencies: Ints, most: Ints, keys: Ints
+) -> NDArray[np.bool_]:
+    """Rows that another of their layout beats outright where there is room for more replicas of it:
+    the same layout may lie in several pools, and over them in many ways."""
+    beaten = np.zeros(len(keys), dtype=bool)
+    order = np.lexsort((latencies, -most, keys))
+    ends = np.flatnonzero(np.diff(keys[order], append=-1)) + 1
+    for own in np.split(order, ends[:-1]):
+        steps = np.split(own, np.flatnonzero(np.diff(most[own])) + 1)
+        known = steps[0]
+        for rows in steps[1:]:
+            best = np.maximum.accumulate(np.append(-1, rates[known]))
+            within = best[np.searchsorted(latencies[known], latencies[rows], side="right")]
+            before = best[np.searchsorted(latencies[known], latencies[rows], side="left")]
+            beaten[rows] = (within > rates[rows]) | (before >= rates[rows])
+            known = np.concatenate([known, rows[~beaten[rows]]])
+            known = known[np.argsort(latencies[known], kind="stable")]
+    return beaten
 
 
 def _strongest(

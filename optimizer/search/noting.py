@@ -3,12 +3,17 @@ be."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
+from optimizer.layout import Space, SpanningSpace, left_out
 from optimizer.search.choosing import Chosen
 from optimizer.search.objectives import criteria
 from optimizer.spec.cluster import Cluster
+from optimizer.spec.model import ModelSpec
+from optimizer.spec.workload import TrainingWorkload, Workload
 
 
 def notes_on(cluster: Cluster, candidates: Candidates, chosen: Chosen) -> tuple[str, ...]:
@@ -50,3 +55,24 @@ def _idle(cluster: Cluster, feasible: Candidates, chosen: Chosen) -> tuple[str, 
         f"{idle} of {live} GPUs idle: the best layout that uses all of them, {name}, is "
         f"{change:.1%} worse in {criterion.name}",
     )
+
+
+def unsearched(
+    cluster: Cluster,
+    model: ModelSpec,
+    workload: Workload,
+    spaces: Sequence[Space],
+    confidence: float | None,
+) -> list[str]:
+    """What of replicas that span pools was not searched."""
+    own = [space.layouts for space in spaces if not isinstance(space, SpanningSpace)]
+    if len(own) == 1 or isinstance(workload, TrainingWorkload):
+        return []
+    if confidence is not None:
+        return ["with a confidence each replica lies in one pool: none that spans two is searched"]
+    if (found := left_out(cluster, own, model.num_layers)) is None:
+        return []
+    most, more = found
+    return [
+        f"replicas that span two pools: searched up to {most} stages, {more:,} layouts are deeper"
+    ]

@@ -135,17 +135,17 @@ def _split_note(job: Spanning, ranked: Ranked) -> str:
 def _pool_note(job: Spanning, ranked: Ranked, chosen: Chosen) -> str:
     """The best plan that lies in one pool, beside this one."""
     left = chosen.left
-    own = np.flatnonzero(left.layouts.pp == np.max(list(left.stages.values()), axis=0))
+    own = left.take(left.layouts.pp == np.max(list(left.stages.values()), axis=0))
     if not len(own):
         return "no replica fits into one pool"
-    criterion = criteria(left, chosen.objective, job.cluster.num_live_gpus)[0].take(own)
-    ends = [criterion.values(count[own]) for count in (left.replicas_min, left.replicas_max)]
-    values = np.minimum(*ends)
-    row, scale = int(values.argmin()), ranked.criterion.scale / criterion.scale
-    theirs, ours = float(values[row]) * scale, float(ranked.choice.value)
-    replicas = left.replicas_max if ends[1][row] <= ends[0][row] else left.replicas_min
-    name = left.layout(int(own[row]), int(replicas[own[row]])).name
-    pool = job.cluster.pools[int(left.pool[own[row]])].name
+    criterion = criteria(own, chosen.objective, job.cluster.num_live_gpus)[0]
+    ends = np.stack([own.replicas_min, own.replicas_max])
+    values = criterion.values(ends)
+    end, row = np.unravel_index(values.argmin(), values.shape)
+    theirs = float(values[end, row]) * ranked.criterion.scale / criterion.scale
+    ours = float(ranked.choice.value)
+    name = own.layout(int(row), int(ends[end, row])).name
+    pool = job.cluster.pools[int(own.pool[row])].name
     change = abs(theirs - ours) / max(1.0, abs(ours))
     side = "worse" if theirs > ours else "better"
     return f"the best plan in one pool, {name} on {pool}: {change:.1%} {side} in {criterion.name}"

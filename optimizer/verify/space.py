@@ -20,7 +20,7 @@ from optimizer.verify.matrices import FORMATS, up
 
 Rules = dict[tuple[Any, ...], Callable[[int], bool]]
 Stages = dict[tuple[int, ...], tuple[int, int]]  # degrees: ways to lie, most on the pool's GPUs
-MOST_SPANNING = 8192  # layouts that span pools
+MOST_SPANNING = 6000  # layouts that span pools
 GRIDS, ENGINE = "both grids cover the same width", "what {} can express"
 
 
