@@ -29,7 +29,7 @@ from optimizer.errors import EXIT_CHECK
 @click.option("--no-duplicates", is_flag=True, help="No two copies of an expert on one GPU.")
 @click.option(
     "--out",
-    default=Path("placement.json"),
+    default=Path("results/placement.json"),
     type=click.Path(path_type=Path),
     show_default=True,
     help="File to write; beside it, what the engines read.",

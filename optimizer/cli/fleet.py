@@ -14,7 +14,7 @@ from optimizer.errors import EXIT_CHECK, EXIT_TIME
 @click.argument("fleet", metavar="FLEET.yaml", type=click.Path(path_type=Path))
 @click.option(
     "--out",
-    default=Path("fleet.json"),
+    default=Path("results/fleet.json"),
     type=click.Path(path_type=Path),
     show_default=True,
     help="File to write.",
