@@ -155,8 +155,9 @@ def readings(
     """How a strategy's name may be read on this cluster, the reading that holds first; training
     counts replicas as data parallelism."""
     experts = model.moe is not None
-    found = read_strategy(strategy, cluster.num_live_gpus, experts)
-    if not isinstance(workload, TrainingWorkload):
+    trains = isinstance(workload, TrainingWorkload)
+    found = read_strategy(strategy, cluster.num_live_gpus, experts, trains)
+    if not trains:
         return found
     folded = {each.layout.folded(experts): each for each in reversed(found)}
     return tuple(replace(each, layout=layout) for layout, each in reversed(folded.items()))

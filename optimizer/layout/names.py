@@ -36,13 +36,16 @@ def degrees_of(text: str) -> dict[str, int]:
     return found
 
 
-def read_strategy(text: str, num_gpus: int, has_experts: bool) -> tuple[Reading, ...]:
+def read_strategy(
+    text: str, num_gpus: int, has_experts: bool, trains: bool = False
+) -> tuple[Reading, ...]:
     """The readings of a strategy's name, the one that holds first.
 
     A canonical name ("EP64-ETP2-TP2-DP64": dashes, and grids that cover each other) means itself.
     Other people's names are read by two rules in turn: (1) width = EP x TP, etp = tp, DP counts
-    replicas; (2) width = max(EP, TP) shared by both grids, DP counts replicas. The first that uses
-    exactly `num_gpus` holds, else the first is judged; "canonical:" or "legacy:" forces one.
+    replicas; (2) width = max(EP, TP) shared by both grids, DP counts replicas; of training also (3)
+    width = TP x CP x DP, in which EP is folded. The first that uses exactly `num_gpus` holds, else
+    the first is judged; "canonical:" or "legacy:" forces one.
     """
     forced, colon, body = text.strip().rpartition(":")
     if colon and forced not in ("canonical", "legacy"):
@@ -53,6 +56,8 @@ def read_strategy(text: str, num_gpus: int, has_experts: bool) -> tuple[Reading,
     canonical = ParallelLayout(**degrees)
     problems = canonical.problems(has_experts)
     legacy = [] if forced == "canonical" else list(_legacy_readings(degrees, has_experts))
+    if trains and has_experts and forced != "canonical":
+        legacy += _folded_readings(degrees, num_gpus)
     own = [] if problems or forced == "legacy" else [Reading("canonical", canonical)]
     if not own and not legacy:
         raise SpecError(Problem(f"strategy '{body[:80]}': {problems[0]}"))
@@ -85,3 +90,15 @@ def _legacy_readings(degrees: dict[str, int], has_experts: bool) -> Iterator[Rea
             "width = max(EP, TP) shared by both grids, DP counts replicas",
             ParallelLayout(tp=tp, dp=width // tp, ep=ep, etp=width // ep * cp, **rest),
         )
+
+
+def _folded_readings(degrees: dict[str, int], num_gpus: int) -> Iterator[Reading]:
+    """Megatron-LM's words: DP is what TP, CP and PP leave of the GPUs, EP a part of the width."""
+    if {"etp", "edp", "replicas"} & set(degrees):
+        return
+    stated = {name: degrees.get(name, 1) for name in ("tp", "cp", "pp", "vp", "ep")}
+    dense = stated["tp"] * stated["cp"]
+    dp = degrees.get("dp", num_gpus // (dense * stated["pp"]))
+    if dp and dense * dp % stated["ep"] == 0:
+        layout = ParallelLayout(**stated, dp=dp, edp=dense * dp // stated["ep"])
+        yield Reading("width = TP x CP x DP, EP folded in it", layout)

@@ -270,3 +270,12 @@ def test_a_layout_that_leaves_no_choice_at_all_is_not_ready(tmp_path: Path) -> N
     load = {"global_batch": 16, "sequence_length": 4096}
     case = {"model": "deepseek-v3", "gpus": 8, "strategy": "PP2-VP2-DP4", "workload": load}
     assert not of(tmp_path, {"quantity": "fits"}, **case).readiness[0].ready
+
+
+def test_a_training_report_counts_its_gpus_as_megatron_does(tmp_path: Path) -> None:
+    """TP 1 x PP 4 x DP 16 = 64 GPUs, whose experts lie over 8 of a stage's 16."""
+    claim = {"quantity": "gpus", "component": "needed", "value": 64, "unit": "GPUs"}
+    case = {"model": "mixtral-8x7b", "gpus": 64, "strategy": "TP1_PP4_EP8_DP16"}
+    finding = one(tmp_path, claim, **case)
+    assert finding.verdict == "confirmed", finding.arithmetic
+    assert of(tmp_path, claim, **case).better[0].claimed_plan == "PP4-EP8-EDP2-DP16"

@@ -13,12 +13,17 @@ from optimizer.layout import ParallelLayout
 from optimizer.layout.names import degrees_of
 
 
+EXPERTS = ("ep", "etp", "edp")
+
+
 def gpus(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
     """replicas x pp x width, by each reading of the strategy."""
     if claim.component == "available":
         return Answer((Derived(case.cluster.num_live_gpus, _there(case)),))
     found = []
-    written = prod(degrees_of(case.strategy.rpartition(":")[2]).values())
+    degrees = degrees_of(case.strategy.rpartition(":")[2])
+    folded = EXPERTS if case.phase == "training" else ()  # EP is a part of a training run's width
+    written = prod(many for name, many in degrees.items() if name not in folded)
     for reading in case.readings:
         layout = reading.layout
         at_word = reading.rule == "canonical" or layout.gpus == written
