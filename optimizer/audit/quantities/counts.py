@@ -12,7 +12,6 @@ from optimizer.audit.own_figures import Told
 from optimizer.layout import ParallelLayout
 from optimizer.layout.names import degrees_of
 
-
 EXPERTS = ("ep", "etp", "edp")
 
 
