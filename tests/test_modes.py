@@ -16,15 +16,20 @@ from click.testing import CliRunner
 from optimizer import Answers, Plan, optimize
 from optimizer.answering import read_modes
 from optimizer.cli import optimize as command
+from optimizer.cost.rows import expand
 from optimizer.cost.serving import sustained
 from optimizer.errors import InfeasibleError, PlanError, SpecError
 from optimizer.fleets import plan_fleet, verify_answers
 from optimizer.fleets.composing import fleet_of
+from optimizer.fleets.roles import role_workload, short_queues
+from optimizer.layout import enumerate_layouts
+from optimizer.pipeline import price
 from optimizer.plan import load_plan
 from optimizer.plan.fleet import FleetPlan
 from optimizer.report.answers import answers_csv, answers_guide, answers_text
-from optimizer.spec.fleet import Mode
+from optimizer.spec.fleet import Fleet, Mode, Role
 from optimizer.spec.reading import read_job
+from optimizer.spec.workload import ServingWorkload
 
 BOTH: tuple[Mode, Mode] = ("aggregated", "disaggregated")
 LONG = {"input_len": 4096, "output_len": 512, "ttft": "2 s", "tpot": "30 ms"}
@@ -110,6 +115,43 @@ def test_rates_are_matched_by_hand(found: Answers) -> None:
     moved_s = 61 * 4096 * 576 * 2 / 50e9 + 10e-6
     (first,) = best.of("prefill")
     assert best.ttft_s == pytest.approx(first.plan.predictions["ttft_s"].value + moved_s)
+
+
+@pytest.mark.parametrize("model", ["qwen3-8b", "gpt-oss-120b"])
+def test_both_modes_are_brute_forces_over_every_priced_row(model: str) -> None:
+    """On one node of four: every replica size, number of replicas and row of each role."""
+    flags = LONG | {"tpot": "20 ms"}
+    job = read_job("h100-sxm", model, flags=flags, gpus=4)
+    assert isinstance(job.workload, ServingWorkload)
+    fleet = fleet_of(job.cluster, job.model, job.workload, BOTH, 1.0, "served")
+    best = {role: every_rate(fleet, role) for role in ("serving", "prefill", "decode")}
+    together = max(rate for gpus, rate in best["serving"].items() if gpus <= 4)
+    apart = max(min(best["prefill"][first], best["decode"][4 - first]) for first in range(1, 4))
+    ranked = answers(flags, gpus=4, hardware="h100-sxm", model=model)
+    found = {answer.mode: answer for answer in reversed(ranked.answers)}
+    assert found["aggregated"].requests_per_s == pytest.approx(together, rel=1e-5)
+    assert found["disaggregated"].requests_per_s == pytest.approx(apart, rel=1e-5)
+    assert ranked.best is found["aggregated" if together > apart else "disaggregated"]
+
+
+def every_rate(fleet: Fleet, role: Role) -> dict[int, float]:
+    """The highest rate of one layout in so many GPUs at most."""
+    (demand,) = fleet.demands
+    workload = role_workload(fleet.cluster, demand, role)
+    assert workload is not None
+    space = enumerate_layouts(fleet.cluster, 0, demand.model, workload)
+    rows_of = short_queues if role == "prefill" else expand
+    rows = price(fleet.cluster, demand.model, workload, [space], rows_of=rows_of).candidates
+    able = rows.take(rows.broken() == 0)
+    found = dict.fromkeys(range(1, 5), 0.0)
+    for size, slots, request_s in zip(
+        able.gpus_per_replica.tolist(), able.concurrency, able.latency_s, strict=True
+    ):
+        for many in range(1, 4 // size + 1):
+            rate = sustained(float(slots) * many) / float(request_s)
+            for gpus in range(size * many, 5):
+                found[gpus] = max(found[gpus], rate)
+    return found
 
 
 def test_with_a_rate_the_fewest_gpus_are_those_of_the_fleet() -> None:

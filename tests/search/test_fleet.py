@@ -226,3 +226,18 @@ def test_replicas_keep_room_for_peaks_and_share_it() -> None:
         many = one.replicas_for(wanted)
         assert one.requests_per_s(many) >= wanted * (1 - 1e-12)
         assert many == 1 or one.requests_per_s(many - 1) < wanted
+
+
+def test_a_row_no_worse_in_one_replica_and_in_endlessly_many_is_no_worse_in_any_number() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(300):
+        one, other = (
+            Offer(0, ParallelLayout(), ((1, 1),), float(slots), float(seconds))
+            for slots, seconds in zip(
+                random.integers(1, 200, 2), random.uniform(0.1, 20, 2), strict=True
+            )
+        )
+        if one.full_per_s < other.full_per_s or one.requests_per_s() < other.requests_per_s():
+            continue
+        for many in (2, 3, 5, 8, 30, 500):
+            assert one.requests_per_s(many) >= other.requests_per_s(many) * (1 - 1e-12)

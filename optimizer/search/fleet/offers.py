@@ -62,8 +62,12 @@ def pieces_of(pp: int, width: int, span: int) -> Pieces:
 
 
 def best_rows(candidates: Candidates) -> Ints:
-    """Of each stretch of rows of one pool, layout and span the row that serves most with every slot
-    taken, of those that keep every limit."""
+    """Of each stretch of rows of one pool, layout and span, of those that keep every limit: the row
+    that serves most with every slot taken, and those that serve more than it in one replica alone.
+
+    With u = sqrt(1 + slots n) the share of full that n replicas sustain is (u - 1)/(u + 1), whose
+    elasticity in n is 1/u: a row that is no worse in one replica and in endlessly many is no worse
+    in any number."""
     layouts = candidates.layouts
     degrees = (layouts.pp, layouts.tp, layouts.cp, layouts.dp, layouts.ep, layouts.etp)
     bounds = run_bounds(candidates.pool, *degrees, layouts.span)
@@ -75,7 +79,11 @@ def best_rows(candidates: Candidates) -> Ints:
     most = np.maximum.reduceat(rates, bounds[:-1])
     run = numbered(bounds)
     rows = np.flatnonzero(able & (rates == most[run]))
-    return rows[np.diff(run[rows], prepend=-1) > 0]
+    first = rows[np.diff(run[rows], prepend=-1) > 0]
+    alone = np.where(able, mean_in_flight(candidates.concurrency) / candidates.latency_s, 0.0)
+    beaten = np.full(len(most), np.inf)
+    beaten[run[first]] = alone[first]
+    return np.sort(np.append(first, np.flatnonzero(alone > beaten[run])))
 
 
 def offers_of(
@@ -97,18 +105,18 @@ def offers_of(
     degrees = zip(
         *(getattr(layouts, name)[order].tolist() for name in ("tp", "cp", "ep", "etp")), strict=True
     )
-    met: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    met: dict[tuple[int, ...], list[tuple[float, tuple[int, ...]]]] = {}
     found: dict[tuple[int, Pieces], list[Offer]] = {}
-    for row, way, layout in zip(order.tolist(), ways, degrees, strict=True):
-        others = met.setdefault(way, set())
-        if layout in others or len(others) == layers:
+    alone = (mean_in_flight(candidates.concurrency) / candidates.latency_s)[order].tolist()
+    for row, way, layout, one in zip(order.tolist(), ways, degrees, alone, strict=True):
+        others = met.setdefault(way, [])
+        beaten_by = {other for rate, other in others if rate >= one}
+        if layout in beaten_by or len(beaten_by) >= layers:
             continue
-        others.add(layout)
+        others.append((one, layout))
         offer = _offer(candidates, row)
         found.setdefault((offer.pool, offer.pieces), []).append(offer)
-    kept = _unbeaten(
-        [offer for key in sorted(found) for offer in _best(found[key], layers)], layers
-    )
+    kept = _unbeaten([offer for key in sorted(found) for offer in found[key]], layers)
     if not always:
         return kept
     every = (_offer(candidates, row) for row in order.tolist())
@@ -121,14 +129,6 @@ def _offer(candidates: Candidates, row: int) -> Offer:
     pieces = pieces_of(layout.pp, layout.width, int(candidates.layouts.span[row]))
     slots, request_s = float(candidates.concurrency[row]), float(candidates.latency_s[row])
     return Offer(int(candidates.pool[row]), layout, pieces, slots, request_s)
-
-
-def _best(offers: Sequence[Offer], layers: int) -> list[Offer]:
-    """The best offer of each of the best layouts that take room in one way."""
-    best: dict[ParallelLayout, Offer] = {}
-    for offer in sorted(offers, key=lambda each: -each.full_per_s):
-        best.setdefault(offer.layout, offer)
-    return list(best.values())[:layers]
 
 
 def _unbeaten(offers: Sequence[Offer], layers: int) -> tuple[Offer, ...]:
