@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from optimizer.errors import PlanError, why_unreadable
+from optimizer.errors import PlanError
 from optimizer.plan.document import Plan
-from optimizer.plan.files import content_hash
+from optimizer.plan.files import content_hash, load_json, unsealed
 from optimizer.plan.numbers import Number
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.fleet import Mode, Role
@@ -106,30 +106,15 @@ def write_fleet(fleet: FleetPlan) -> str:
 
 def load_fleet(path: str | Path) -> FleetPlan:
     """The fleet in a file that write_fleet wrote; raises PlanError for anything else."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {why_unreadable(error)}") from None
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: not JSON: {error}") from None
+    return fleet_of(load_json(path), str(path))
+
+
+def fleet_of(document: object, source: str) -> FleetPlan:
+    """A fleet's JSON, checked."""
     if isinstance(document, dict) and "deployments" in document:
         raise PlanError(
-            f"{path}: a plan of one model; give the fleet.json that `optimize fleet` wrote"
+            f"{source}: a plan of one model; give the fleet.json that `optimize fleet` wrote"
         )
     if not isinstance(document, dict) or "parts" not in document:
-        raise PlanError(f"{path}: no fleet: give the fleet.json that `optimize fleet` wrote")
-    if document.get("schema_version") != FLEET_VERSION:
-        raise PlanError(
-            f"{path}: schema version {document.get('schema_version')!r}; this program reads "
-            f"{FLEET_VERSION}: plan again from the same inputs"
-        )
-    if document.get("hash") != content_hash(document):
-        raise PlanError(f"{path}: the hash does not match: the fleet was changed after it was made")
-    try:
-        return FleetPlan.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{path}: {where}: {first['msg']}") from None
+        raise PlanError(f"{source}: no fleet: give the fleet.json that `optimize fleet` wrote")
+    return unsealed(document, source, FleetPlan, FLEET_VERSION)

@@ -213,6 +213,13 @@ def proof_of(ranked: Ranked, chosen: Chosen, space: Mapping[str, Any]) -> Proof:
     )
 
 
+EVEN_EXPERTS = Assumption(
+    key="workload.expert_imbalance",
+    value="1.0",
+    why="no expert loads were given: every expert is taken to be picked equally often",
+)
+
+
 def cost_assumptions(job: Job | Spanning) -> list[Assumption]:
     """What the cost model takes where the workload leaves it open."""
     from optimizer.cost.memory import RUNTIME_RESERVE_BYTES
@@ -222,13 +229,7 @@ def cost_assumptions(job: Job | Spanning) -> list[Assumption]:
     workload = job.workload
     stated = (workload.expert_imbalance, workload.expert_loads, workload.expert_skew)
     if stated == (None, None, None):
-        found.append(
-            Assumption(
-                key="workload.expert_imbalance",
-                value="1.0",
-                why="no expert loads were given: every expert is taken to be picked equally often",
-            )
-        )
+        found.append(EVEN_EXPERTS)
     if job.workload.runtime_reserve_bytes is None:
         found.append(
             Assumption(

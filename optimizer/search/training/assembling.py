@@ -27,7 +27,7 @@ from optimizer.plan import (
     StageMemory,
     Training,
 )
-from optimizer.search.assembling import limits_of, proof_of, skew, sources_of
+from optimizer.search.assembling import EVEN_EXPERTS, limits_of, proof_of, skew, sources_of
 from optimizer.search.choosing import Chosen, Ranked
 from optimizer.search.degrees import shapes_of
 from optimizer.search.placing import Share, place
@@ -241,13 +241,7 @@ def cost_assumptions(job: TrainingJob) -> list[Assumption]:
     """What the cost model takes where the workload leaves it open."""
     found = []
     if job.workload.expert_imbalance is None:
-        found.append(
-            Assumption(
-                key="workload.expert_imbalance",
-                value="1.0",
-                why="no expert loads were given: every expert is taken to be picked equally often",
-            )
-        )
+        found.append(EVEN_EXPERTS)
     if job.workload.runtime_reserve_bytes is None:
         found.append(
             Assumption(

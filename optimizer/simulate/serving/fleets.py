@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from optimizer.errors import PlanError, why_unreadable
-from optimizer.plan import Deployment, Plan, Prediction, content_hash, read_plan
-from optimizer.plan.fleet import FleetPart, FleetPlan
+from optimizer.errors import PlanError
+from optimizer.plan import Deployment, Plan, Prediction
+from optimizer.plan.files import load_json, plan_of
+from optimizer.plan.fleet import FleetPart, FleetPlan, fleet_of
 from optimizer.spec.workload import ServingWorkload
 
 
 def read_served(path: Path) -> dict[str, Plan]:
     """The plans to simulate, by demand; a plan that is no fleet stands under its own name."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {why_unreadable(error)}") from None
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: not JSON: {error}") from None
+    document = load_json(path)
     if not isinstance(document, dict) or "parts" not in document:
-        plan = read_plan(text, str(path))
+        plan = plan_of(document, str(path))
         return {plan.name: plan}
-    if document.get("hash") != content_hash(document):
-        raise PlanError(f"{path}: the hash does not match: the fleet was changed after it was made")
-    try:
-        fleet = FleetPlan.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{path}: {where}: {first['msg']}") from None
+    fleet = fleet_of(document, str(path))
     return {served.demand: demand_plan(fleet, served.demand) for served in fleet.served}
 
 
