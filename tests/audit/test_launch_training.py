@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from optimizer.audit.launch.job import read_launches
 from optimizer.audit.launch.megatron import TrainingLaunch
 from optimizer.audit.launch.training import parameters_held
 from optimizer.audit.launch.training_step import priced_step
+from optimizer.export.megatron import beyond_megatron, megatron_arguments
 from optimizer.pipeline import optimize
 from optimizer.spec.reading import read_cluster, read_model
 from optimizer.spec.workload import TrainingWorkload
@@ -158,3 +160,33 @@ def test_query_groups_need_their_switch() -> None:
     for flags, heads in (("", 32), ("--group-query-attention", 8)):
         (kind,) = training(f"{command} {flags}", 8).model.layer_types.values()
         assert kind.attention.num_kv_heads == heads
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus"), [("llama-3.1-8b", 32), ("mixtral-8x7b", 32), ("qwen3-30b-a3b", 64)]
+)
+def test_the_arguments_of_a_plan_are_audited_as_that_plan(model: str, gpus: int) -> None:
+    """The planner's best, written out for Megatron-LM and read back: its layout, its step."""
+    cluster, shape = read_cluster("h100-sxm", gpus=gpus), read_model(model).model
+    load = TrainingWorkload(engine="megatron", global_batch=64, sequence_length=4096)
+    plan = optimize(cluster, shape, load, top=1).best
+    assert beyond_megatron(plan.deployment) == ()
+    head = f"torchrun --nnodes {gpus // 8} --nproc_per_node 8 pretrain_gpt.py"
+    command = f"{head} {' '.join(megatron_arguments(plan))}"
+    found = audit_launches([("megatron", command)], "h100-sxm", gpus=gpus, model=model)
+    assert found.readiness[0].ready
+    assert (found.better[0].claimed_plan, found.better[0].plan) == (plan.name, plan.name)
+    assert found.better[0].times == pytest.approx(1, abs=1e-9)
+
+
+def test_the_step_is_said_in_megatrons_own_measure() -> None:
+    """tokens/s a GPU x FLOP a token: 6 a parameter, and attention over the whole square."""
+    said = judged(f"torchrun --nproc_per_node 8 train.py {SHAPE} {BATCH}").readiness[0].arithmetic
+    match = re.search(r"([\d,]+) a GPU, (\d+) TFLOP/s a GPU, MFU ([\d.]+) %", said)
+    assert match is not None
+    tokens, teraflops = float(match[1].replace(",", "")), float(match[2])
+    a_token = 6 * (16 * (4 * 4096**2 + 3 * 4096 * 16384) + 4096 * 32000)
+    a_token += 16 * 12 * 4096 * 4096
+    assert teraflops == pytest.approx(tokens * a_token / 1e12, abs=0.6)
+    causal = a_token - 16 * 12 * 4096 * 2048
+    assert float(match[3]) == pytest.approx(100 * tokens * causal / 989e12, abs=0.2)

@@ -17,7 +17,12 @@ from optimizer.audit.launch.rules import broken, unjudged
 from optimizer.audit.launch.training_plan import beside_best, best_training
 from optimizer.audit.launch.training_step import priced_step
 from optimizer.cost.memory import layout_bytes
-from optimizer.cost.training import PricedCut, load_training_calibration
+from optimizer.cost.training import (
+    Job,
+    PricedCut,
+    load_training_calibration,
+    model_flops,
+)
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import Precision
 from optimizer.units import GIB, gib, milliseconds
@@ -66,7 +71,7 @@ def judge_training(launch: TrainingLaunch, cluster: Cluster, known: dict[str, Be
     if launch.layout is not None and not any(rule.kind == "refused" for rule in launch.rules):
         priced = priced_step(launch, cluster)
         findings.append(_memory_finding(launch, cluster, priced))
-        said, step_s = _step_line(launch, priced), float(priced.step.step_s[0])
+        said, step_s = _step_line(launch, cluster, priced), float(priced.step.step_s[0])
     findings += unjudged(launch.name, launch.not_judged)
     limits = tuple(
         f"{found.claim}: {found.arithmetic}"
@@ -159,13 +164,22 @@ def _memory_finding(launch: TrainingLaunch, cluster: Cluster, priced: PricedCut)
     )
 
 
-def _step_line(launch: TrainingLaunch, priced: PricedCut) -> str:
-    step_s = float(priced.step.step_s[0])
+def _step_line(launch: TrainingLaunch, cluster: Cluster, priced: PricedCut) -> str:
+    """The step with its interval, and the rates that follow; TFLOP/s as Megatron-LM prints them,
+    MFU with causal attention."""
+    step_s, model = float(priced.step.step_s[0]), launch.model
     interval = load_training_calibration().interval
-    width = interval.moe_step if launch.model.moe is not None else interval.dense_step
+    width = interval.moe_step if model.moe is not None else interval.dense_step
     tokens = launch.global_batch * launch.seq_length / step_s
+    job = Job(launch.seq_length, mtp_layers=launch.mtp_layers)
+    own, printed = (
+        model_flops(model, job, launch.global_batch, full_attention=whole) / step_s / launch.gpus
+        for whole in (False, True)
+    )
+    share = own / cluster.pools[0].gpu.peak_flops_per_s("bf16")
     return (
         f"predicted step {milliseconds(step_s)} ({milliseconds(step_s * exp(-width))} to "
         f"{milliseconds(step_s * exp(width))}), {tokens:,.0f} tokens/s, "
-        f"{tokens / launch.gpus:,.0f} a GPU"
+        f"{tokens / launch.gpus:,.0f} a GPU, {printed / 1e12:,.0f} TFLOP/s a GPU, "
+        f"MFU {100 * share:.1f} %"
     )
