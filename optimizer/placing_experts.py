@@ -10,7 +10,8 @@ import numpy as np
 from optimizer.errors import Problem, SpecError
 from optimizer.export.experts import expert_files
 from optimizer.layout import Ints
-from optimizer.plan import Plan
+from optimizer.plan import Answer, Plan
+from optimizer.report.files import run_name
 from optimizer.report.table import aligned
 from optimizer.search.experts import ExpertPlacement, place_experts
 from optimizer.search.experts.balance import placed_experts
@@ -59,6 +60,17 @@ def files_of(plan: Plan) -> dict[str, str]:
             for key, value in document.items()
         }
     return expert_files(document, layers, plan.model.num_layers)
+
+
+def files_of_answer(answer: Answer) -> dict[str, str]:
+    """files_of every layout of an answer; where there are several, named by role and pool."""
+    if len(answer.shares) == 1:
+        return files_of(answer.shares[0].plan)
+    return {
+        f"{run_name(share.role, share.pool)}-{name}": text
+        for share in answer.shares
+        for name, text in files_of(share.plan).items()
+    }
 
 
 def read_current(path: Path) -> Ints:

@@ -35,7 +35,8 @@ COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, 
 @click.option(
     "--modes",
     metavar="MODES",
-    help="aggregated,disaggregated: rank prefill and decode together and apart, over all pools.",
+    help="aggregated, disaggregated or both with a comma: rank prefill and decode together and "
+    "apart, over all pools  [several pools: both; one: plans of one layout]",
 )
 @click.option("--strategy", metavar="NAME", help='Judge this layout, "EP8_TP4" or "EP8-TP2-DP4".')
 @click.option(

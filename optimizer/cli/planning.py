@@ -69,6 +69,7 @@ def _composed(job: Any, options: dict[str, Any]) -> bool:
         return False
     from optimizer.answering import modes_of, optimize
     from optimizer.fleets import verify_answers
+    from optimizer.placing_experts import files_of_answer
     from optimizer.report.answers import answers_text, document_text
     from optimizer.report.files import answers_files, run_name, write_run
 
@@ -90,7 +91,7 @@ def _composed(job: Any, options: dict[str, Any]) -> bool:
         return False
     findings = verify_answers(answers)
     folder = options["out"] or Path("results") / run_name(job.model.name, job.cluster.name)
-    write_run(folder, answers_files(answers, findings))
+    write_run(folder, {**answers_files(answers, findings), **files_of_answer(answers.best)})
     if options["as_json"]:
         click.echo(document_text(answers.best), nl=False)
     elif not options["quiet"]:

@@ -22,8 +22,8 @@ PLAN_FILE = "optimal_parallel_strategy.json"
 RUN_FILES = (  # all that a run may write, or a refusal
     *(PLAN_FILE, "ranked_strategies.csv", "implementation_guide.md", "verify_strategy.py"),
     *("verification_results.json", "pareto.csv", "pareto.svg", "simulated_strategies.csv"),
-    *("placement.json", "sglang_expert_location.json", "trtllm_moe_load_balancer.yaml"),
-    *("vllm_expert_map.json", "moves.json", "fallbacks.json", "fallback_[0-9]*.json"),
+    *("*placement.json", "*sglang_expert_location.json", "*trtllm_moe_load_balancer.yaml"),
+    *("*vllm_expert_map.json", "moves.json", "fallbacks.json", "fallback_[0-9]*.json"),
     *("infeasible.json", "repair_[0-9]*.json"),
 )
 
