@@ -20,6 +20,7 @@ from optimizer.layout.enumeration import Space
 from optimizer.spec.cluster import Cluster
 
 MOST_LAYOUTS = 6000  # of all pairs together
+MOST_POOLS = 6  # where there are more, no replica that spans two is searched
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,19 @@ def spanning_spaces(
     return tuple(found)
 
 
-def left_out(
-    cluster: Cluster, stages: Sequence[Layouts], num_layers: int
-) -> tuple[int, int] | None:
-    """(the most stages that spanning_spaces has of a replica, how many deeper layouts there are);
-    None where it has all."""
+def left_out(cluster: Cluster, stages: Sequence[Layouts], num_layers: int) -> str | None:
+    """What spanning_spaces does not have; None where it has all."""
+    if len(stages) > MOST_POOLS:
+        return f"not searched in more than {MOST_POOLS} pools"
     pairs = _pairs(cluster, stages)
     most = deepest(pairs, num_layers)
     more = sum(int(pair.ways(pp).sum()) for pair in pairs for pp in range(most + 1, num_layers + 1))
-    return (most, more) if more else None
+    return f"searched up to {most} stages, {more:,} layouts are deeper" if more else None
 
 
 def _pairs(cluster: Cluster, stages: Sequence[Layouts]) -> list[_Pair]:
+    if len(stages) > MOST_POOLS:
+        return []
     return [_Pair.of(cluster, pools, stages) for pools in permutations(range(len(stages)), 2)]
 
 

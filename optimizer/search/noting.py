@@ -70,9 +70,5 @@ def unsearched(
         return []
     if confidence is not None:
         return ["with a confidence each replica lies in one pool: none that spans two is searched"]
-    if (found := left_out(cluster, own, model.num_layers)) is None:
-        return []
-    most, more = found
-    return [
-        f"replicas that span two pools: searched up to {most} stages, {more:,} layouts are deeper"
-    ]
+    found = left_out(cluster, own, model.num_layers)
+    return [] if found is None else [f"replicas that span two pools: {found}"]

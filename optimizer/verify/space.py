@@ -21,6 +21,7 @@ from optimizer.verify.matrices import FORMATS, up
 Rules = dict[tuple[Any, ...], Callable[[int], bool]]
 Stages = dict[tuple[int, ...], tuple[int, int]]  # degrees: ways to lie, most on the pool's GPUs
 MOST_SPANNING = 6000  # layouts that span pools
+MOST_POOLS = 6  # more are not spanned
 GRIDS, ENGINE = "both grids cover the same width", "what {} can express"
 
 
@@ -34,7 +35,7 @@ def space(plan: Json) -> Iterator[Outcome]:
             num_spans(layout["width"], layout["tp"], layout["cp"], _sizes(plan, pool))
             for pool in plan["cluster"]["pools"]
         ]
-        pairs = sum(one * other for one, other in permutations(own, 2))
+        pairs = sum(one * other for one, other in _ordered_pairs(own))
         given = sum(own) + pairs * (layout["pp"] - 1)
         if told["layouts"] == given:
             yield True, f"layouts of the given strategy: {given}"
@@ -146,7 +147,7 @@ def _spanning_layouts(stages: list[Stages], num_layers: int) -> int:
     """Replicas of two pools: the same stage in both, at least one in either, in either order; where
     those are too many, the pipelines with most stages are not searched."""
     ways: dict[tuple[int, int], int] = {}  # most stages in either pool: ways of their stages to lie
-    for one, other in permutations(stages, 2):
+    for one, other in _ordered_pairs(stages):
         for degrees_of_stage, (spans, many) in one.items():
             if degrees_of_stage in other:
                 others, most = other[degrees_of_stage]
@@ -161,6 +162,11 @@ def _spanning_layouts(stages: list[Stages], num_layers: int) -> int:
             break
         total += more
     return total
+
+
+def _ordered_pairs(pools: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Of pools, where there are few enough for replicas that span two."""
+    return permutations(pools if len(pools) <= MOST_POOLS else [], 2)
 
 
 def _stages(plan: Json, pool: Json, removed: dict[tuple[Any, ...], int]) -> Stages:

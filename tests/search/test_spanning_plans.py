@@ -140,6 +140,31 @@ def test_the_layouts_of_two_pools_are_counted_by_hand() -> None:
     }
 
 
+def test_what_is_not_searched_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most so many layouts, the deepest left out first; and no more than six pools."""
+    model = read_model("llama-3.1-8b").model
+    every = optimize(BOTH, model, CHAT, top=1).best
+    assert not any("two pools" in note for note in every.notes)
+    monkeypatch.setattr("optimizer.layout.spanning.MOST_LAYOUTS", 20)
+    monkeypatch.setattr("optimizer.verify.space.MOST_SPANNING", 20)
+    few = optimize(BOTH, model, CHAT, top=1).best
+    (note,) = [note for note in few.notes if "replicas that span two pools" in note]
+    left = int(note.partition("stages, ")[2].split()[0])
+    assert every.proof.layouts - few.proof.layouts == left
+    assert failures(document_of(few)) == set()
+    pools = tuple(pool("h100-sxm", f"pool{index}", gpus=1) for index in range(7))
+    many = optimize(Cluster(name="many", pools=pools), model, CHAT, top=1).best
+    assert "replicas that span two pools: not searched in more than 6 pools" in many.notes
+    assert failures(document_of(many)) == set()
+
+
+def test_with_a_confidence_replicas_keep_to_one_pool() -> None:
+    model = read_model("llama-3.1-8b").model
+    best = optimize(BOTH, model, CHAT, top=1, confidence=0.9).best
+    assert best.deployment.shares is None
+    assert any("each replica lies in one pool" in note for note in best.notes)
+
+
 def test_training_keeps_to_one_pool() -> None:
     spaces = enumerate_spaces(BOTH, LLAMA, TrainingWorkload(global_batch=8, sequence_length=128))
     assert len(spaces) == len(BOTH.pools)
