@@ -19,6 +19,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 CASE_D = ROOT / "configs" / "cases" / "d"
+POOLS = ROOT / "benchmarks" / "data" / "three_pools.yaml"
 LIMITS = ("--ttft", "2s", "--tpot", "50ms")
 GPUS = (8, 128, 1024, 16_384, 131_072)
 TRAINING = {
@@ -39,6 +40,10 @@ def cases() -> dict[str, tuple[str, ...]]:
     deepseek = ("--hardware", "h200-sxm", "--model", "deepseek-v3", *LIMITS)
     found = {"case D": files}
     found |= {f"DeepSeek-V3 on {count:,} H200": (*deepseek, "--gpus", str(count)) for count in GPUS}
+    found |= {
+        f"{model} on 16 H200, 32 H100 and 8 A100": ("--hardware", str(POOLS), "--model", model)
+        for model in ("llama-3.1-405b", "deepseek-v3")
+    }
     return found | TRAINING
 
 

@@ -1,6 +1,5 @@
 """Candidates whose replicas span two pools: the first stages and layers in one, the rest in the
-other, each pool's operators at its own rates and each stage under its own pool's memory.
-"""
+other, each pool's operators at its own rates and each stage under its own pool's memory."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 class Spanning(NamedTuple):
     """What prices replicas that span two pools: the job of either, the first stages' first. Ranks
-    lie in the usual order in both."""
+    lie in the usual order in both; the engine's own work is that of the first pool's hosts."""
 
     first: Job
     second: Job
@@ -134,15 +133,14 @@ def tables_of(job: Spanning, rows: Rows, split: Split) -> Tables:
     ]
     ends = held.first[own], held.last[own] + held.logits[own] * micro[few]
     stages = [share.pp[own] for share in split.shares]
-    contents = contents_of(job.model)
+    counts = np.arange(job.model.num_layers + 1)
     sums = [
-        _by_stages(contents[which], stages[which], Contents.largest_bytes, (*layers, ends[which]))
-        for which in (0, 1)
+        _by_stages(held_in, own_stages, Contents.largest_bytes, (*layers, end), len(counts))
+        for held_in, own_stages, end in zip(contents_of(job.model), stages, ends, strict=True)
     ]
     over = sums[0] - job.first.memory_limit_bytes
     np.maximum(over, sums[1] - job.second.memory_limit_bytes, out=over)
-    count, (first, second) = np.arange(job.model.num_layers + 1), (each[:, None] for each in stages)
-    over[(count < first) | (job.model.num_layers - count < second)] = np.inf
+    over[(counts < stages[0][:, None]) | (counts[::-1] < stages[1][:, None])] = np.inf
     roomiest = over.argmin(axis=1)
     return Tables(
         (sums[0], sums[1]),
@@ -161,20 +159,15 @@ def _by_stages(
     stages: Ints,
     summed: Callable[[Contents, tuple[Floats, ...]], Floats],
     values: tuple[Floats, ...],
+    width: int,
 ) -> Floats:
-    """A sum over so many stages of one pool [points, n], of what layers and the end add at each
+    """A sum over so many stages of one pool [points, width], of what layers and the end add at each
     point."""
-    order = np.argsort(stages, kind="stable")
-    ends = np.flatnonzero(np.diff(stages[order], append=-1)) + 1
-    sums = np.empty((len(stages), 0))
-    for here in np.split(order, ends[:-1]):
-        held = contents(int(stages[here[0]])) if len(here) else None
-        if held is not None:
-            found = summed(held, tuple(value[here] for value in values))
-            if not sums.shape[1]:
-                sums = np.empty((len(stages), found.shape[1]))
-            sums[here] = found
-    return sums
+    found = np.empty((len(stages), width))
+    for count in np.unique(stages).tolist():
+        here = np.flatnonzero(stages == count)
+        found[here] = summed(contents(count), tuple(value[here] for value in values))
+    return found
 
 
 def _phase(
@@ -192,8 +185,9 @@ def _phase(
         boundary = points.parts[BOUNDARY]
         sends = sends + (points.pp - 1) * boundary
         hand_over = np.maximum(hand_over, np.where(points.pp > 1, boundary, 0.0))
-        totals.append(_by_stages(contents, points.pp, Contents.total, values))
-        slowest.append(_by_stages(contents, points.pp, Contents.largest, values))
+        width = job.model.num_layers + 1
+        totals.append(_by_stages(contents, points.pp, Contents.total, values, width))
+        slowest.append(_by_stages(contents, points.pp, Contents.largest, values, width))
         slowest[-1] += hand_over[:, None]
         hand_over = np.zeros_like(crossing)
     total, more = totals
