@@ -179,7 +179,8 @@ def summary_text(plans: Plans) -> str:
         parts.append("\n".join(["why the others lost:", *lost]))
     if best.robustness is not None:
         parts.append(robustness_line(best, best.robustness))
-    if best.notes:
-        parts.append("\n".join(["notes:", *(f"  {note}" for note in best.notes)]))
+    notes = [*(f"{best.model.name}: {note}" for note in best.model.notes), *best.notes]
+    if notes:
+        parts.append("\n".join(["notes:", *(f"  {note}" for note in notes)]))
     parts.append(assumption_lines(best))
     return "\n\n".join(parts)

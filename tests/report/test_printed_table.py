@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from optimizer.pipeline import optimize
 from optimizer.plan import Plan
-from optimizer.report.table import assumption_lines, tightest
+from optimizer.report.table import assumption_lines, summary_text, tightest
 from optimizer.spec.reading import read_job
 from optimizer.units import figure
 
@@ -36,3 +38,14 @@ def test_the_limit_that_stops_a_plan_is_named_before_the_number_of_gpus(plan: Pl
 def test_assumed_bytes_are_told_in_gib(plan: Plan) -> None:
     (line,) = [each for each in assumption_lines(plan).split("\n") if "runtime_reserve" in each]
     assert " 3.5 GiB " in line
+
+
+def test_what_the_reader_of_a_config_leaves_out_is_told(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"model_type": "novel", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 128, '
+        '"num_attention_heads": 4, "intermediate_size": 128}'
+    )
+    job = read_job("l4", config, flags={"concurrency": 1}, gpus=1)
+    text = summary_text(optimize(job.cluster, job.model, job.workload, top=1))
+    assert "model_type 'novel' is not known: read by its fields alone" in text
