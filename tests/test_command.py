@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from optimizer.plan import read_plan
@@ -200,6 +202,18 @@ def test_missing_arguments_say_what_to_give(tmp_path: Path) -> None:
 def test_json_prints_the_plan_and_nothing_else(tmp_path: Path) -> None:
     done = run(*CASE_D, "--json", folder=tmp_path)
     assert json.loads(done.stdout)["schema_version"] == "1.0"
+
+
+def test_help_tells_every_option_once_and_in_sections() -> None:
+    from optimizer.cli import optimize
+
+    for command in (optimize, *optimize.commands.values()):
+        text = command.get_help(click.Context(command))
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help or option.show_default, option.name
+                assert len(re.findall(rf"^  {option.opts[-1]}\b", text, re.MULTILINE)) == 1
+    assert "Serving:\n  --input-len" in optimize.get_help(click.Context(optimize))
 
 
 def test_help_imports_neither_solver_nor_tables(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from optimizer.cli.experts import experts
 from optimizer.cli.fleet import fleet
 from optimizer.cli.job import OBJECTIVES, calibration_option, job_options
 from optimizer.cli.regress import regress
+from optimizer.cli.sections import SectionedGroup
 from optimizer.cli.simulate import simulate
 from optimizer.cli.why import remedies, why
 from optimizer.errors import OptimizerError
@@ -25,7 +26,7 @@ from optimizer.version import __version__
 COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, simulate, dag)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SectionedGroup, invoke_without_command=True)
 @job_options
 @calibration_option
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)

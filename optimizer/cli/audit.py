@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from optimizer.cli.job import job_options, workload_flags
+from optimizer.cli.sections import SectionedCommand
 from optimizer.errors import EXIT_CHECK
 
 LAUNCHED = {
@@ -45,7 +46,9 @@ def finish(audit: Any, options: dict[str, Any]) -> None:
         sys.exit(EXIT_CHECK)
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, short_help="Judge reports and launch commands that others wrote."
+)
 @click.argument("claims", nargs=-1, type=click.Path(path_type=Path), metavar="[CLAIMS]...")
 @launch_options
 @job_options

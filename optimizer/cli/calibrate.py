@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Draw predictions towards your own runs.")
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write [RUNS.yaml].")
 @click.option("--calibration", metavar="FILE", help="What to start from [default].")

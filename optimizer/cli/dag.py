@@ -9,7 +9,7 @@ import click
 FORMATS = ("json", "graphml", "dot", "svg", "chakra")
 
 
-@click.command()
+@click.command(short_help="Write a plan's execution graph.")
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="json", show_default=True)
 @click.option(

@@ -10,7 +10,7 @@ import click
 from optimizer.cli.job import calibration_of, calibration_option
 
 
-@click.command()
+@click.command(short_help="Price layouts that ran, a row of a CSV each.")
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV to write.")
 @calibration_option

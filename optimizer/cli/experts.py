@@ -11,7 +11,7 @@ import click
 from optimizer.errors import EXIT_CHECK
 
 
-@click.command()
+@click.command(short_help="Place experts on slots.")
 @click.option(
     "--loads",
     required=True,
@@ -35,7 +35,7 @@ from optimizer.errors import EXIT_CHECK
     help="File to write; beside it, what the engines read.",
 )
 def experts(**options: Any) -> None:
-    """Place experts on slots so that the hottest GPU carries least, with a bound of each layer."""
+    """Place experts on slots, the hottest GPU's load least, with a bound of each layer."""
     from optimizer.placing_experts import place, summary
     from optimizer.report.files import write_files
 

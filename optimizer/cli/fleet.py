@@ -10,7 +10,7 @@ import click
 from optimizer.errors import EXIT_CHECK, EXIT_TIME
 
 
-@click.command()
+@click.command(short_help="Serve several models on one cluster.")
 @click.argument("fleet", metavar="FLEET.yaml", type=click.Path(path_type=Path))
 @click.option(
     "--out",

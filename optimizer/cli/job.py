@@ -14,10 +14,13 @@ OBJECTIVES = ("throughput", "latency", "gpus", "balanced")
 WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--batch", {"type": int, "help": "Sequences of one forward pass."}),
     ("--seq-len", {"type": int, "help": "Tokens of each of them."}),
-    ("--input-len", {"type": int, "help": "Input tokens of a request."}),
-    ("--output-len", {"type": int, "help": "Output tokens of a request."}),
+    ("--input-len", {"type": int, "help": "Input tokens of a request [1024]."}),
+    ("--output-len", {"type": int, "help": "Output tokens of a request [1024]."}),
     ("--prefix-len", {"type": int, "help": "Input tokens found in the cache."}),
-    ("--concurrency", {"type": int, "help": "Requests in flight, of the whole deployment."}),
+    (
+        "--concurrency",
+        {"type": int, "help": "Requests in flight, of the whole deployment [searched]."},
+    ),
     ("--request-rate", {"help": 'Requests that arrive, "20 req/s".'}),
     ("--ttft", {"help": 'Limit on the mean time to first token, "2s" or "2s p90".'}),
     ("--tpot", {"help": 'Limit on the mean time per output token, "50ms p99".'}),
@@ -30,12 +33,15 @@ WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("--expert-skew", {"type": float, "help": "The same as Zipf's exponent, 0 is even."}),
-    ("--redundant-experts", {"type": int, "help": "Slots of a layer beyond one an expert."}),
+    ("--redundant-experts", {"type": int, "help": "Slots of a layer beyond one an expert [0]."}),
     ("--global-batch", {"type": int, "help": "Sequences of one training step."}),
     ("--sequence-length", {"type": int, "help": "Tokens of each of them."}),
     ("--micro-batch", {"type": int, "help": "Sequences of a micro-batch [searched]."}),
     ("--step-time", {"help": 'Limit on one training step, "20s".'}),
-    ("--engine", {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: none's own."}),
+    (
+        "--engine",
+        {"type": click.Choice(ENGINES), "help": "Whose rules hold; any: no engine's own [any]."},
+    ),
 )
 
 
@@ -44,8 +50,12 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for flag, settings in reversed(WORKLOAD_FLAGS):
         command = click.option(flag, **settings)(command)
     for option in (
-        click.option("--workload", metavar="FILE", help="A workload file or preset."),
-        click.option("--gpus", type=int, help="GPUs of the cluster, in place of the file's."),
+        click.option(
+            "--workload", metavar="FILE", help="A workload file or preset; flags win over it."
+        ),
+        click.option(
+            "--gpus", type=int, help="How many, in place of the file's; a preset alone is one node."
+        ),
         click.option("--model", metavar="FILE", help="A YAML, a config.json, a preset or a plan."),
         click.option("--hardware", metavar="FILE", help="A YAML, a preset or a plan."),
     ):

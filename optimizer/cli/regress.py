@@ -10,7 +10,7 @@ import click
 from optimizer.errors import EXIT_CHECK
 
 
-@click.command()
+@click.command(short_help="Plan golden plans again and compare.")
 @click.argument("plans", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--accept", metavar="REASON", help="Rewrite changed plans, with the reason in them.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Run a plan or a fleet under a load.")
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option(
     "--arrivals",

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from optimizer.cli.job import OBJECTIVES, job_of, job_options
+from optimizer.cli.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @job_options
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--strategy", metavar="NAME", help="The layout in question.")
@@ -36,7 +37,9 @@ def why(**options: Any) -> None:
     click.echo(answer.text())
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, short_help="Price remedies, each alone: batch=64, weights=fp16 ..."
+)
 @job_options
 @click.option("--strategy", metavar="NAME", help="The layout to try them on [the best one].")
 @click.argument("remedies", nargs=-1, required=True, metavar="REMEDY...")
