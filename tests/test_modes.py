@@ -28,8 +28,9 @@ from optimizer.plan import load_plan
 from optimizer.plan.fleet import FleetPlan
 from optimizer.report.answers import answers_csv, answers_guide, answers_text
 from optimizer.spec.fleet import Fleet, Mode, Role
-from optimizer.spec.reading import read_job
+from optimizer.spec.reading import read_cluster, read_job, read_model
 from optimizer.spec.workload import ServingWorkload
+from optimizer.verify.fleet import verify_document
 
 BOTH: tuple[Mode, Mode] = ("aggregated", "disaggregated")
 LONG = {"input_len": 4096, "output_len": 512, "ttft": "2 s", "tpot": "30 ms"}
@@ -293,6 +294,9 @@ def test_the_command_writes_what_verify_and_simulate_read(tmp_path: Path) -> Non
     assert "200 finished" in simulated.output
     with pytest.raises(PlanError, match="several plans side by side"):
         load_plan(plan)
+    assert read_cluster(plan).num_live_gpus == 32
+    with pytest.raises(SpecError, match="name the model itself"):
+        read_model(plan)
     document = json.loads(plan.read_text())
     document["served"][0]["served_per_s"] *= 1.1
     plan.write_text(json.dumps(document))
@@ -305,3 +309,54 @@ def test_the_command_writes_what_verify_and_simulate_read(tmp_path: Path) -> Non
 def test_options_of_one_layout_do_not_go_with_modes(option: tuple[str, str]) -> None:
     done = run("--hardware", "h200-sxm", "--model", "qwen3-8b", "--modes", "aggregated", *option)
     assert "leave out it or --modes" in done.output
+
+
+@pytest.mark.parametrize("what", ["parts", "plans", "served", "proof", "cluster"])
+@pytest.mark.parametrize("value", [5, [5], {}, None, [{}]])
+def test_verify_reads_any_broken_answer_and_finds_it(
+    found: Answers, what: str, value: object
+) -> None:
+    assert isinstance(found.best.document, FleetPlan)
+    document = found.best.document.model_dump(mode="json", by_alias=True)
+    document[what] = value
+    del document["hash"]
+    bad = {each.check for each in verify_document(document) if not each.ok}
+    assert bad - {"identity"}
+
+
+def test_several_pools_share_a_load_that_is_not_fixed_without_being_told(tmp_path: Path) -> None:
+    (tmp_path / "pools.yaml").write_text(POOLS)
+    words = f"--hardware {tmp_path}/pools.yaml --model qwen3-32b --input-len 4096 --tpot 40ms"
+    asked = [*words.split(), "--output-len", "512", "--out", str(tmp_path), "--top", "2"]
+    done = run(*asked)
+    assert (done.exit_code, "why the others lost" in done.output) == (0, True)
+    document = json.loads((tmp_path / "optimal_parallel_strategy.json").read_text())
+    assert {part["pool"] for part in document["parts"]} == {"h200", "h100"}
+    assert run(*asked, "--concurrency", "32", "--quiet").exit_code == 0
+    plan = load_plan(tmp_path / "optimal_parallel_strategy.json")
+    assert plan.deployment.batch.concurrency == 32
+
+
+def test_what_no_replicas_in_one_pool_serve_is_left_to_plans_of_one_layout(tmp_path: Path) -> None:
+    """281 GB of weights, 240 GB of memory in each pool: only replicas that span both are left."""
+    (tmp_path / "pools.yaml").write_text(
+        "name: tight\npools: [{preset: h100-sxm, name: a, node_sizes: [3]}, "
+        "{preset: h100-sxm, name: b, node_sizes: [3]}]\n"
+    )
+    words = f"--hardware {tmp_path}/pools.yaml --model mixtral-8x22b --input-len 256"
+    done = run(*words.split(), "--output-len", "32", "--out", str(tmp_path), "--top", "1")
+    assert done.exit_code == 0
+    assert "in one pool each keeps every limit" in done.output
+    plan = load_plan(tmp_path / "optimal_parallel_strategy.json")
+    assert plan.deployment.shares is not None
+
+
+def test_stated_loads_of_experts_are_placed_for_each_role(tmp_path: Path) -> None:
+    words = "--hardware h200-sxm --gpus 24 --model deepseek-v3 --input-len 4096 --output-len 512"
+    asked = [*words.split(), "--tpot", "40ms", "--modes", "disaggregated", "--expert-skew", "0.5"]
+    assert run(*asked, "--top", "1", "--out", str(tmp_path), "--quiet").exit_code == 0
+    document = json.loads((tmp_path / "optimal_parallel_strategy.json").read_text())
+    for part in document["parts"]:
+        experts = document["plans"][part["plan"]]["deployments"][0]["layout"]["ep"]
+        placed = tmp_path / f"{part['role']}-on-pool-placement.json"
+        assert placed.exists() == (experts > 1)

@@ -163,6 +163,12 @@ def _at(document: Document, key: str, message: str) -> Problem:
 
 
 def _of_plan(document: Document, key: str) -> Document | None:
-    """The spec embedded in a plan file; None when the document is no plan."""
+    """The spec embedded in a plan file, or the cluster of several plans side by side; None when the
+    document is neither."""
+    if isinstance(document.data.get("parts"), list) and "plans" in document.data:
+        if key != "cluster":
+            message = f"holds several plans side by side: name the {key} itself"
+            raise SpecError(Problem(message, document.file, key=key))
+        return document.under(key)
     is_plan = all(isinstance(document.data.get(name), dict) for name in ("cluster", "model"))
     return document.under(key) if is_plan else None

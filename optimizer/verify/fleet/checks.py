@@ -32,12 +32,14 @@ def verify_document(document: Json) -> list[Finding]:
     """All findings on a plan, or on a fleet and each of its plans."""
     if "parts" not in document:
         return verify_plan(document)
-    parts = document.get("plans")
-    known = parts if isinstance(parts, list) else []
+    held = document.get("plans")
+    plans_alone = (
+        [plan for plan in held if isinstance(plan, dict)] if isinstance(held, list) else []
+    )
     return [
         *run(identity, document),
         *verify_fleet(document),
-        *(finding for plan in known for finding in verify_plan(plan)),
+        *(finding for plan in plans_alone for finding in verify_plan(plan)),
     ]
 
 
@@ -79,6 +81,8 @@ def plans(document: Json) -> Iterator[Outcome]:
     live = fleet_gpus(document)
     pools = {pool["name"]: pool for pool in document["cluster"]["pools"]}
     several = len(pools) > 1
+    numbers = sorted(part["plan"] for part in document["parts"])
+    yield equal("plans that parts name", numbers, list(range(len(document["plans"]))))
     for part in document["parts"]:
         plan = document["plans"][part["plan"]]
         what = f"{part['demand']} {part['role']}"
@@ -106,6 +110,9 @@ def rates(document: Json) -> Iterator[Outcome]:
         yield at_most(
             f"{what}: share of what its plan serves", part["share_per_s"] * SHORT, planned
         )
+    wanted = [served["demand"] for served in document["served"]]
+    strange = sorted({part["demand"] for part in document["parts"]} - set(wanted))
+    yield equal("parts of demands that nobody has", strange, [])
     for served in document["served"]:
         own = [part for part in document["parts"] if part["demand"] == served["demand"]]
         for role in sorted({part["role"] for part in own}):
@@ -117,8 +124,8 @@ def rates(document: Json) -> Iterator[Outcome]:
         yield whole, f"{served['demand']}: roles {', '.join(sorted(roles)) or 'none'}"
         yield at_most(f"{served['demand']}: served", served["served_per_s"], served["wanted_per_s"])
         if document["objective"] != "served":
-            wanted = served["wanted_per_s"]
-            yield equal(f"{served['demand']}: in full", served["served_per_s"], wanted, 1e-8)
+            asked = served["wanted_per_s"]
+            yield equal(f"{served['demand']}: in full", served["served_per_s"], asked, 1e-8)
 
 
 def apart(document: Json) -> Iterator[Outcome]:
