@@ -126,7 +126,7 @@ def test_a_workload_file_names_its_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "text", "says"),
     [
-        ("llama-3.1-8b", "expert_skew: 1.0", "has none"),
+        ("llama-3.1-8b", "expert_skew: 1.0", "no routed experts"),
         ("qwen3-30b-a3b", "expert_loads: [[1, 2, 3]]", "1 layers x 3 experts"),
         ("qwen3-30b-a3b", "expert_loads: [[1, -2]]", "expert_loads"),
         ("qwen3-30b-a3b", "expert_loads: [[0, 0]]", "no expert is ever picked"),
