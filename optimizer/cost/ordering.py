@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -87,35 +87,37 @@ def contenders(job: Job, layouts: Layouts) -> tuple[Ints, Order]:
     if not len(row) or job.cluster.pools[job.pool].leaf is not None:
         return row[:0], order.take(row[:0])
     few = layouts.take(row)
-    usual = _seconds(job, few, job.order(few))
-    other = _seconds(job, few, order)
-    slower = np.ones(len(row), dtype=bool)
-    for before, after in zip(usual, other, strict=True):
-        gain = {part: before[part] - after[part] for part in before}
-        layers = {name: gain[name] for name in job.model.layer_types}
-        behind = np.where(few.pp > 1, gain[BOUNDARY], 0.0)
-        slower &= gain[HEAD] <= NOT_LESS_S  # its tokens are others than the layers'
-        for cut in (even_stages, balancing(job.model)):
-            stages = stage_sums(job.model, few.pp, layers, gain[EMBEDDING], 0.0 * behind, cut)
-            slower &= stages.max(axis=0) + behind <= NOT_LESS_S
+    seconds = _seconds(job, few, [job.order(few), order])
+    gain = {part: usual - other for part, (usual, other) in seconds.items()}
+    layers = {name: gain[name] for name in job.model.layer_types}
+    behind = np.where(few.pp > 1, gain[BOUNDARY], 0.0)
+    slower = (gain[HEAD] <= NOT_LESS_S).all(axis=0)  # its tokens are others than the layers'
+    for cut in (even_stages, balancing(job.model)):
+        stages = stage_sums(job.model, few.pp, layers, gain[EMBEDDING], 0.0 * behind, cut)
+        slower &= (stages.max(axis=0) + behind <= NOT_LESS_S).all(axis=0)
     return row[~slower], order.take(~slower)
 
 
-def _seconds(job: Job, layouts: Layouts, order: Order) -> Iterator[dict[str, Floats]]:
-    """Seconds of the collectives of each part: of next to no tokens, of very many without and
-    with what grows with them, of that growth alone."""
-    columns = degree_columns(job._replace(order=_fixed(order)), layouts)
-    ones = np.ones(len(layouts))
+def _seconds(job: Job, layouts: Layouts, orders: Sequence[Order]) -> dict[str, Floats]:
+    """Seconds of the collectives of each part in several orders [orders, 3, layouts]: of next to no
+    tokens, of very many without what grows with them, of that growth alone."""
+    points = np.array([FEW, MANY, 2 * MANY])
+    each = [degree_columns(job._replace(order=_fixed(order)), layouts) for order in orders]
+    columns = {
+        name: np.concatenate([np.tile(own[name], len(points)) for own in each]) for name in each[0]
+    }
+    ones = np.ones(len(orders) * len(points) * len(layouts))
+    tokens = np.tile(np.repeat(points, len(layouts)), len(orders))
+    columns |= {"sequences": ones, "context": ones, "tokens": tokens, "logits": tokens}
     families = [each for each in lower(job.model) if ORDERED & set(each.depends)]
     device = job.device._replace(timers={})
-
-    def at(tokens: float) -> dict[str, Floats]:
-        step = {"sequences": ones, "context": ones}
-        step |= dict.fromkeys(("tokens", "logits"), tokens * ones)
-        return part_seconds(families, {**columns, **step}, device, job.constants)
-
-    none, many, twice = at(FEW), at(MANY), at(2 * MANY)
-    growth = {part: twice[part] - many[part] for part in many}
-    yield none
-    yield {part: many[part] - growth[part] for part in many}
-    yield growth
+    found = part_seconds(families, columns, device, job.constants)
+    shaped = {
+        part: seconds.reshape(len(orders), len(points), len(layouts))
+        for part, seconds in found.items()
+    }
+    return {
+        part: np.stack([none, many - (twice - many), twice - many], axis=1)
+        for part, seconds in shaped.items()
+        for none, many, twice in [seconds.swapaxes(0, 1)]
+    }
