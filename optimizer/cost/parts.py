@@ -25,7 +25,7 @@ from optimizer.spec.workload import ForwardWorkload, ServingWorkload
 
 PART_ROWS = 1 << 17  # about so many candidates a part: its columns stay in the caches
 SPANNING_ROWS = PART_ROWS // 4  # of those that span pools, which stand in tables of all cuts
-SAMPLE = 64  # layouts of a pool whose rows tell how many layouts make a part
+SAMPLE = 16  # layouts of a space whose rows tell how many layouts make a part
 
 
 Some = TypeVar("Some", Layouts, Split)
