@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from optimizer.cost.calibration import Calibration
 from optimizer.errors import InfeasibleError
+from optimizer.fleets.alternatives import alternatives
 from optimizer.fleets.answer import document_of
 from optimizer.fleets.parts import parts_of, plan_of
 from optimizer.fleets.roles import ROLES, offers_for, role_workload, transfer_s
@@ -55,13 +56,7 @@ def best_of(fleet: Fleet, asked: Asked) -> tuple[FleetChoice, list[str]]:
     choice = choose_fleet(asked.asks, asked.rooms, asked.prices, fleet.objective)
     if choice is None:
         raise InfeasibleError("the demands do not fit the cluster together", _alone(asked.asks))
-    notes = list(asked.notes)
-    for mode in dict.fromkeys(mode for ask in asked.asks for mode in ask.modes):
-        alone = [ask._replace(modes={mode: ask.modes.get(mode, {})}) for ask in asked.asks]
-        if len(alone) == 1 and len(asked.asks[0].modes) > 1:
-            other = choose_fleet(alone, asked.rooms, asked.prices, fleet.objective)
-            notes.append(f"{mode} alone: " + _beside(other, choice))
-    return choice, notes
+    return choice, [*asked.notes, *alternatives(fleet, asked, choice)]
 
 
 def offers_by_role(
@@ -128,14 +123,6 @@ def answer_with(
     ]
     placed = list(zip(parts, gpus, plans, strict=True))
     return document_of(fleet, asked.asks, choice, placed, notes)
-
-
-def _beside(other: FleetChoice | None, best: FleetChoice) -> str:
-    """Another choice's objective beside the best one's."""
-    if other is None:
-        return "the demands do not fit the cluster"
-    values = [abs(choice.value) / choice.scale for choice in (other, best)]
-    return f"{best.criterion} {values[0]:,.6g} against {values[1]:,.6g}"
 
 
 def _all_can_be_served(fleet: Fleet, asks: Sequence[Ask]) -> None:

@@ -55,9 +55,10 @@ def choose_fleet(
     prices: Sequence[float],
     objective: Objective,
     besides: Sequence[Chosen] = (),
+    ties: bool = True,
 ) -> FleetChoice | None:
     """The best choice for all demands at once, or None where they do not fit together: one that
-    differs in some mode or layout from each of `besides`.
+    differs in some mode or layout from each of `besides`; without `ties` any of equally good ones.
 
     `served` may leave demands unserved or half served; the others serve every demand in full.
     """
@@ -67,7 +68,8 @@ def choose_fleet(
         found = _choose(few, rooms, prices, objective, CRITERIA[objective][:1], besides)
         if found is not None:
             near = within_reach(asks, prices, objective, found.value)
-    choice = _choose(near, rooms, prices, objective, CRITERIA[objective], besides)
+    criteria = CRITERIA[objective] if ties else CRITERIA[objective][:1]
+    choice = _choose(near, rooms, prices, objective, criteria, besides)
     return choice and choice._replace(combinations=combinations_of(asks))
 
 
