@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from optimizer.cost.parts import price_parts
+from optimizer.cost.rows import Rows
+from optimizer.cost.shares import cut_of
+from optimizer.cost.spanning_accounts import spanning_memory, split_of, stages_in
 from optimizer.errors import InfeasibleError
 from optimizer.layout import Layouts, spanning_spaces
-from optimizer.pipeline import enumerate_spaces, optimize
+from optimizer.pipeline import enumerate_spaces, jobs_for, optimize
 from optimizer.plan import Plan, write_plan
+from optimizer.search.choosing import choose
 from optimizer.simulate.step import steps
 from optimizer.spec.cluster import Cluster, Pool
 from optimizer.spec.reading import read_cluster, read_model
@@ -178,6 +184,31 @@ def test_the_simulator_runs_a_replica_of_two_pools(plan: Plan) -> None:
         assert run.step_s == pytest.approx(run.planned_s, rel=0.1)
         names = [each.name for each in run.run.graph.operations]
         assert names.count("pool_send") == names.count("pool_receive") == 1
+
+
+def test_layers_moved_until_a_pool_overflows_are_refused(plan: Plan) -> None:
+    """Weights, caches and sums all tell of the other cut; what its GPUs hold does not."""
+    spaces = enumerate_spaces(BOTH, LLAMA, CHAT, f"canonical:{plan.name}")
+    jobs = jobs_for(BOTH, LLAMA, CHAT, spaces)
+    (best,) = choose(BOTH, price_parts(jobs, spaces, 1), "throughput", 1).ranked
+    job = jobs[int(best.candidate.precision[0])]
+    split, layers = split_of(job, best.candidate)
+    one = best.candidate
+    rows = Rows(
+        *(np.zeros(1, dtype=np.int64), one.sequences, one.chunk, one.micro_batches),
+        *(one.replicas_min, one.replicas_max),
+    )
+    fits = {}
+    for count in (layers, layers + 20):
+        document, memory = document_of(plan), spanning_memory(job, rows, split, count)
+        deployment = document["deployments"][0]
+        deployment["memory"] = memory.model_dump(mode="json")
+        cut = np.cumsum((0, *cut_of(LLAMA, stages_in(job, split), count))).tolist()
+        deployment["placement"]["stage_layers"] = [list(pair) for pair in pairwise(cut)]
+        broken = failures(document)
+        assert not broken & {"weights", "cache", "stages"}
+        fits[count] = "memory sums" not in broken
+    assert fits == {layers: True, layers + 20: False}
 
 
 def moved_layer(document: dict[str, Any]) -> None:
