@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ from optimizer.spec.model import ModelSpec
 from optimizer.spec.workload import TrainingWorkload, Workload
 from optimizer.verify import Finding, verify_plan
 
-NO_LAYOUTS = Layouts(*(np.zeros(0, dtype=np.int64) for _ in range(7)))
+NO_LAYOUTS = Layouts(*(np.zeros(0, dtype=np.int64) for _ in fields(Layouts)))
 
 
 class Priced(NamedTuple):

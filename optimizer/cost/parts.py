@@ -16,7 +16,7 @@ from optimizer.cost.quickest import price_spanning
 from optimizer.cost.robust import tightened
 from optimizer.cost.rows import Rows, expand
 from optimizer.cost.spanning import Spanning
-from optimizer.layout import Ints, Layouts, Space, SpanningSpace, Split
+from optimizer.layout import Ints, Layouts, Space, SpanningSpace, Split, leaf_offers
 from optimizer.layout.rules import divides
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
@@ -90,6 +90,9 @@ def _pool_parts(
 ) -> Iterator[Candidates]:
     live = job.cluster.live_gpus(job.pool)
     divisible = layouts.take(divides(layouts, job.model))  # other formats cut in other blocks
+    offers = leaf_offers(job.cluster, job.pool, divisible)
+    if len(offers):
+        divisible = Layouts.concatenate([divisible, offers])
 
     def rows_in(part: Layouts) -> Rows:
         return rows_of(part, job.workload, live, replicas)

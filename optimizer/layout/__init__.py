@@ -2,7 +2,13 @@
 
 from optimizer.layout.degrees import DEGREES, Ints, Layouts, ParallelLayout
 from optimizer.layout.enumeration import Space, enumerate_layouts
-from optimizer.layout.leaves import boundary_leaf, leaf_gpus
+from optimizer.layout.leaves import (
+    boundary_leaf,
+    leaf_gpus,
+    leaf_offers,
+    leaf_sizes,
+    stages_under,
+)
 from optimizer.layout.names import Reading, read_strategy
 from optimizer.layout.rules import divisibility_problems
 from optimizer.layout.spanning import SpanningSpace, Split, left_out, spanning_spaces
@@ -23,6 +29,9 @@ __all__ = [
     "enumerate_training_layouts",
     "leaf_gpus",
     "left_out",
+    "leaf_offers",
+    "leaf_sizes",
     "read_strategy",
     "spanning_spaces",
+    "stages_under",
 ]

@@ -84,7 +84,7 @@ class ParallelLayout(Frozen):
 @dataclass(frozen=True)
 class Layouts:
     """Columns of n layouts; `span` is how many GPUs of a stage lie in one domain (all but the
-    last)."""
+    last), `leaf` how many such pieces under one leaf switch (0: as many as cost no stage)."""
 
     pp: Ints
     tp: Ints
@@ -93,6 +93,7 @@ class Layouts:
     ep: Ints
     etp: Ints
     span: Ints
+    leaf: Ints
 
     def __len__(self) -> int:
         return len(self.pp)
@@ -116,7 +117,7 @@ class Layouts:
     def of(cls, layout: ParallelLayout, span: int) -> Self:
         """One layout as columns of length 1."""
         columns = {name: np.array([getattr(layout, name)]) for name in DEGREES}
-        return cls(**columns, span=np.array([span]))
+        return cls(**columns, span=np.array([span]), leaf=np.array([0]))
 
     @classmethod
     def concatenate(cls, parts: list[Layouts]) -> Self:

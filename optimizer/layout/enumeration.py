@@ -120,7 +120,7 @@ def _grid(
     width = ep * etp if experts else tp * cp
     dp = np.where(width % (tp * cp) == 0, width // (tp * cp), 0)
     one = np.ones_like(dp)
-    return Layouts(pp=one, tp=tp, cp=cp, dp=dp, ep=ep, etp=etp, span=one)
+    return Layouts(pp=one, tp=tp, cp=cp, dp=dp, ep=ep, etp=etp, span=one, leaf=0 * one)
 
 
 def _remove(removed: dict[str, int], rule: str, stays: NDArray[np.bool_]) -> None:

@@ -1,17 +1,20 @@
 """How much of a stage lies under one leaf switch: the share that no placement has to break.
 
 A leaf is to domains what a domain is to GPUs. Of a stage's pieces as many lie under one leaf as can
-without a stage less on the cluster, so that any number of replicas that has room keeps to it.
+without a stage less on the cluster, so that any number of replicas that has room keeps to it; more
+of them is a choice that the search makes against the stages for which that leaves no room.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.layout.degrees import Layouts
+from optimizer.layout.degrees import Ints, Layouts
 from optimizer.spec.cluster import Cluster
 
 
@@ -47,29 +50,71 @@ def leaf_gpus(cluster: Cluster, pool: int, layouts: Layouts) -> NDArray[np.float
     chosen = cluster.pools[pool]
     if chosen.leaf is None:
         return np.full(len(layouts), np.inf)
-    leaves, rails = leaf_sizes(cluster, pool), chosen.rails or 1
+    back, ways = _ways(cluster, pool, layouts)
+    usual = np.array([each[-1] for each in ways], dtype=np.int64)[back]
+    pieces = np.where(layouts.leaf > 0, layouts.leaf, usual)
+    return (pieces * layouts.span).astype(np.float64)
+
+
+def leaf_offers(cluster: Cluster, pool: int, layouts: Layouts) -> Layouts:
+    """The same layouts with more of a stage under one leaf than costs no stage: every number that
+    leaves room for a replica, and for more stages than any larger one."""
+    if cluster.pools[pool].leaf is None:
+        return layouts.take(np.zeros(0, dtype=np.int64))
+    back, ways = _ways(cluster, pool, layouts)
+    leaves = leaf_sizes(cluster, pool)
+    rows, leaf = [], []
+    columns = (back, layouts.pp, layouts.width // layouts.span, layouts.span)
+    for row, (shape, pp, pieces, span) in enumerate(_lines(*columns)):
+        offers = [
+            many for many in ways[shape][:-1] if stages_under(leaves, pieces, span, many) >= pp
+        ]
+        rows += [row] * len(offers)
+        leaf += offers
+    chosen = layouts.take(np.array(rows, dtype=np.int64))
+    return replace(chosen, leaf=np.array(leaf, dtype=np.int64))
+
+
+def _lines(*columns: Ints) -> Iterator[tuple[int, ...]]:
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _ways(cluster: Cluster, pool: int, layouts: Layouts) -> tuple[Ints, list[list[int]]]:
+    """(the shape of each layout [n], ways_together of each shape)."""
+    leaves, rails = leaf_sizes(cluster, pool), cluster.pools[pool].rails or 1
     aligned = keeps_rails(cluster, pool)
-    known: dict[tuple[int, ...], int] = {}
+    shapes: dict[tuple[int, ...], int] = {}
     columns = (layouts.width, layouts.span, layouts.tp, layouts.tp * layouts.cp)
-    keys = list(zip(*(column.tolist() for column in columns), strict=True))
-    for width, span, *groups in dict.fromkeys(keys):
-        pieces = 1
-        if aligned and span % rails == 0 and width % span == 0:
-            pieces = together(width // span, span, groups, leaves)
-        known[width, span, *groups] = pieces * span
-    return np.array([known[key] for key in keys], dtype=np.float64)
+    back = [shapes.setdefault(key, len(shapes)) for key in _lines(*columns)]
+    ways = [
+        ways_together(width // span, span, groups, leaves)
+        if aligned and span % rails == 0 and width % span == 0
+        else [1]
+        for width, span, *groups in shapes
+    ]
+    return np.array(back, dtype=np.int64), ways
 
 
-def together(pieces: int, span: int, groups: list[int], leaves: list[list[int]]) -> int:
-    """Of a stage's pieces, the most that can lie under one leaf with all stages that fit at all."""
-    held = [sum(size // span for size in sizes) for sizes in leaves]
-    stages = sum(held) // pieces
-    for many in range(pieces, 1, -1):
-        if pieces % many or not all(_whole(many, pieces, span, group) for group in groups):
+def ways_together(pieces: int, span: int, groups: list[int], leaves: list[list[int]]) -> list[int]:
+    """Of a stage's pieces, how many may lie under one leaf: from the most, each with room for more
+    stages than those before, down to one that costs none of the stages that fit at all."""
+    found: list[int] = []
+    most = -1
+    for many in range(pieces, 0, -1):
+        even = all(_whole(many, pieces, span, group) for group in groups)
+        if pieces % many or not (even or many == 1):
             continue
-        if sum(count // many for count in held) // (pieces // many) >= stages:
-            return many
-    return 1
+        stages = stages_under(leaves, pieces, span, many)
+        if stages > most:
+            found.append(many)
+            most = stages
+    return found
+
+
+def stages_under(leaves: list[list[int]], pieces: int, span: int, many: int) -> int:
+    """Stages that the leaves hold at once, `many` pieces of each under one leaf or a multiple."""
+    held = [sum(size // span for size in sizes) for sizes in leaves]
+    return sum(count // many for count in held) // (pieces // many)
 
 
 def _whole(many: int, pieces: int, span: int, group: int) -> bool:

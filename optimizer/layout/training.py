@@ -48,7 +48,7 @@ def enumerate_training_layouts(
     at, of = np.nonzero(folds)
     (tp, cp, dp), (etp, ep, _) = dense[:, at], routed[:, of]
     one = np.ones_like(tp)
-    grid = laid(Layouts(pp=one, tp=tp, cp=cp, dp=dp, ep=ep, etp=etp, span=one), sizes)
+    grid = laid(Layouts(pp=one, tp=tp, cp=cp, dp=dp, ep=ep, etp=etp, span=one, leaf=0 * one), sizes)
     pp = np.arange(1, stages + 1, dtype=np.int64)
     most_stages = np.minimum(num_gpus // grid.width, stages)
     rows = np.repeat(np.arange(len(grid)), most_stages)

@@ -19,11 +19,13 @@ Packings = tuple[tuple[DomainType, Packing, int], ...]
 
 
 class Share(NamedTuple):
-    """The stages of each replica that lie in one pool, with `span` GPUs of a stage in a domain."""
+    """The stages of each replica that lie in one pool, with `span` GPUs of a stage in a domain and
+    `leaf` such pieces under one leaf switch (0: as many as cost no stage)."""
 
     pool: int
     stages: int
     span: int
+    leaf: int = 0
 
 
 def place(
@@ -228,7 +230,8 @@ def _stage_gpus(
     switches stages without a rest go by those."""
     width, pool, span = layout.width, share.pool, share.span
     if cluster.pools[pool].leaf is not None and width % span == 0:
-        together = int(leaf_gpus(cluster, pool, Layouts.of(layout, span))[0]) // span
+        usual = int(leaf_gpus(cluster, pool, Layouts.of(layout, span))[0]) // span
+        together = share.leaf or usual
         yield from leaf_stages(cluster, pool, width // span, span, together)
         return
     pieces: list[tuple[str, ...]] = []

@@ -73,7 +73,7 @@ def matching_row(candidates: Candidates, one: Candidates) -> int | None:
     same = (candidates.pool == one.pool[0]) & (candidates.precision == one.precision[0])
     for name in ("sequences", "chunk", "micro_batches"):
         same &= getattr(candidates, name) == getattr(one, name)[0]
-    for name in (*DEGREES, "span"):
+    for name in (*DEGREES, "span", "leaf"):
         same &= getattr(candidates.layouts, name) == getattr(one.layouts, name)[0]
     rows = np.flatnonzero(same)
     return int(rows[0]) if len(rows) else None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from optimizer.cost.candidates import Candidates
-from optimizer.layout import Ints
-from optimizer.search.packing import Shape, domain_types, most_stages
+from optimizer.layout import Ints, leaf_sizes, stages_under
+from optimizer.search.packing import DomainType, Shape, domain_types, most_stages
 from optimizer.spec.cluster import MAX_GPUS, Cluster
 
 ROOM = "room on the nodes"
@@ -20,19 +21,29 @@ def rooms(cluster: Cluster, candidates: Candidates) -> Ints:
     """Replicas of each row's layout that the live domains hold at once: of its own pool, or of
     every pool that it spans [n]."""
     types = domain_types(cluster)
-    widths = candidates.layouts.width
+    widths, leaf = candidates.layouts.width, candidates.layouts.leaf
     found = np.full(len(candidates), MOST_REPLICAS)
-    known: dict[tuple[Shape, int], int] = {}
+    known: dict[tuple[Shape, int, int], int] = {}
     for pool, (stages, spans) in candidates.shares().items():
-        for start, end in pairwise(run_bounds(stages, spans, widths).tolist()):
+        for start, end in pairwise(run_bounds(stages, spans, widths, leaf).tolist()):
             span, width, own = int(spans[start]), int(widths[start]), int(stages[start])
             if own == 0:
                 continue
-            key = Shape(pool, span, width % span), width // span
+            key = Shape(pool, span, width % span), width // span, int(leaf[start])
             if key not in known:
-                known[key] = most_stages(types, *key)
+                known[key] = _most_stages(cluster, types, *key)
             found[start:end] = np.minimum(found[start:end], known[key] // own)
     return found
+
+
+def _most_stages(
+    cluster: Cluster, types: Sequence[DomainType], shape: Shape, full: int, leaf: int
+) -> int:
+    """Stages that the domains hold at once, and with `leaf` pieces under one leaf switch the
+    leaves."""
+    if leaf == 0:
+        return most_stages(types, shape, full)
+    return stages_under(leaf_sizes(cluster, shape.pool), full, shape.span, leaf)
 
 
 def run_bounds(*columns: Ints) -> Ints:

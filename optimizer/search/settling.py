@@ -56,7 +56,7 @@ def _whole(job: Job, ranked: Ranked) -> Settled:
     job, gain = settled(job, rows, layouts)
     inside = inside_of(job, layouts)
     return Settled(
-        (Share(job.pool, layout.pp, int(layouts.span[0])),),
+        (Share(job.pool, layout.pp, int(layouts.span[0]), int(layouts.leaf[0])),),
         None,
         job.cut(job.model, layout.pp),
         inside,

@@ -28,7 +28,7 @@ def candidates_of(needs: list[list[float]], limits: list[float]) -> Candidates:
     return Candidates(
         pool=ones - 1,
         precision=ones - 1,
-        layouts=Layouts(ones, np.arange(1, rows + 1), ones, ones, ones, ones, ones),
+        layouts=Layouts(ones, np.arange(1, rows + 1), *[ones] * 5, ones - 1),
         sequences=ones,
         chunk=ones,
         micro_batches=ones,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from search_instances import instance
 
-from optimizer.layout import Layouts, ParallelLayout, boundary_leaf, leaf_gpus
+from optimizer.layout import Layouts, ParallelLayout, boundary_leaf, leaf_gpus, leaf_offers
 from optimizer.pipeline import optimize
 from optimizer.plan import Plan, write_plan
 from optimizer.search.leaves import leaf_stages
@@ -19,6 +20,7 @@ from optimizer.spec.cluster import Cluster, Leaf
 from optimizer.spec.cluster_file import cluster_of
 from optimizer.spec.document import Document
 from optimizer.spec.reading import read_model, read_workload
+from optimizer.verify import verify_plan
 from optimizer.verify.checks import run
 from optimizer.verify.counts import spans
 from optimizer.verify.switches import switches
@@ -167,3 +169,50 @@ def test_small_jobs_under_leaves_lie_as_they_are_priced(seed: int) -> None:
         document = json.loads(write_plan(plan))
         for check in (spans, switches, collectives, floors):
             assert [each for each in run(check, document) if not each.ok] == []
+
+
+def test_more_of_a_stage_under_one_leaf_is_a_choice_where_it_leaves_less_room() -> None:
+    three = h200(nodes=9, leaf={"nodes": 3})
+    found = leaf_offers(three, 0, ep(16, 8))
+    assert found.leaf.tolist() == [2]
+    assert leaf_gpus(three, 0, found)[0] == 16
+    assert len(leaf_offers(three, 0, replace(ep(16, 8), pp=np.array([4])))) == 0
+    assert len(leaf_offers(h200(nodes=8, leaf={"nodes": 4}), 0, ep(16, 8))) == 0
+    assert len(leaf_offers(three, 0, ep(24, 8))) == 0
+    # two stages of six pieces fit 12, and one of them where three or two keep to a leaf
+    uneven = under(5, 4, 3, per_leaf=5)
+    assert promised(uneven, 6, 1) == 1
+    assert leaf_offers(uneven, 0, ep(6, 1)).leaf.tolist() == [3]
+
+
+@pytest.mark.parametrize(("replicas", "leaf"), [(3, 16), (4, 8)])
+def test_as_many_replicas_as_leaves_lie_under_one_each(replicas: int, leaf: int) -> None:
+    cluster = h200(nodes=9, leaf={"nodes": 3, "oversubscription": 8})
+    workload = read_workload(None, {"input_len": 2048, "output_len": 512})
+    model = read_model("deepseek-v3").model
+    strategy = f"canonical:EP16-DP16-x{replicas}"
+    plan = optimize(cluster, model, workload, top=1, strategy=strategy).best
+    rows = [row for row in plan.deployment.phases["decode"].rows if row.kind == "all_to_all"]
+    assert {row.leaf for row in rows} == {leaf}
+    homes = [
+        {int(gpu.split("/")[0][4:]) // 3 for gpu in gpus}
+        for gpus in plan.deployment.placement.rank_gpu
+    ]
+    assert (max(map(len, homes)) == 1) == (leaf == 16)
+    assert [each for each in verify_plan(json.loads(write_plan(plan))) if not each.ok] == []
+
+
+@pytest.mark.parametrize("oversubscription", [1.5, 12])
+def test_fewer_stages_under_whole_leaves_win_where_the_spine_is_thin(
+    oversubscription: float,
+) -> None:
+    cluster = h200(nodes=9, leaf={"nodes": 3, "oversubscription": oversubscription})
+    workload = read_workload(None, {"input_len": 8192, "output_len": 64})
+    model = read_model("deepseek-v3").model
+
+    def rate(replicas: int) -> float:
+        strategy = f"canonical:EP16-DP16-x{replicas}"
+        best = optimize(cluster, model, workload, top=1, strategy=strategy).best
+        return best.predictions["tokens_per_s"].value
+
+    assert (rate(3) > rate(4)) == (oversubscription == 12)

@@ -78,8 +78,8 @@ def candidates_of(
 ) -> TrainingCandidates:
     """Rows of choices with their steps, bytes and limits; `index` is the job's place."""
     n, workload = len(rows), job.workload
-    names = [each.name for each in fields(Layouts)]
-    layouts = Layouts(**{name: getattr(rows, name) for name in names})
+    names = [each.name for each in fields(Layouts) if each.name != "leaf"]
+    layouts = Layouts(**{name: getattr(rows, name) for name in names}, leaf=0 * rows.span)
     one, zero = np.ones(n, dtype=np.int64), np.zeros(n)
     needs = {"memory": memory_bytes, "GPUs": rows.gpus.astype(np.float64)}
     bounds = {
