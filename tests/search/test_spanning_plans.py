@@ -133,7 +133,7 @@ def test_the_layouts_of_two_pools_are_counted_by_hand() -> None:
         name="few", pools=(pool("h100-sxm", "a", gpus=3), pool("h100-sxm", "b", gpus=2))
     )
     one = np.ones(1, dtype=np.int64)
-    stage = Layouts(one, one, one, one, one, one, one)
+    stage = Layouts(one, one, one, one, one, one, one, one - 1)
     found = spanning_spaces(cluster, [stage, stage], 4)
     splits = {
         (space.pools, int(pp), int(own))

@@ -12,8 +12,9 @@ from optimizer.cli import optimize
 from optimizer.errors import PlanError
 from optimizer.simulate.serving.asked import asked_load
 from optimizer.simulate.serving.fleets import read_served
-from optimizer.simulate.serving.serve import serve
+from optimizer.simulate.serving.serve import serve, transfer_seconds
 from optimizer.simulate.serving.summary import summarize
+from optimizer.spec.cluster import Cluster, Leaf
 
 FLEETS = Path(__file__).resolve().parents[2] / "results" / "golden" / "fleets"
 
@@ -58,3 +59,18 @@ def test_a_fleet_changed_by_hand_is_refused(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(PlanError, match="not JSON"):
         read_served(path)
+
+
+def test_a_cache_sent_to_another_leaf_takes_its_share_of_the_spine() -> None:
+    (plan,) = read_served(FLEETS / "disaggregated.json").values()
+
+    def send_s(tokens: int, leaf: Leaf | None) -> float:
+        pools = tuple(pool.model_copy(update={"leaf": leaf}) for pool in plan.cluster.pools)
+        cluster = Cluster(name=plan.cluster.name, pools=pools)
+        return transfer_seconds(plan.model_copy(update={"cluster": cluster}), tokens)
+
+    latency_s = send_s(0, None)
+    near, one = send_s(1000, None), send_s(1000, Leaf(nodes=1000, oversubscription=4))
+    apart = send_s(1000, Leaf(nodes=1, oversubscription=4))
+    assert near == one > latency_s
+    assert apart - latency_s == pytest.approx(4 * (near - latency_s))

@@ -157,17 +157,28 @@ def _replicas(
 
 def transfer_seconds(plan: Plan, tokens: int) -> float:
     """Sends a prompt's cache from prefill to decode: every rank its own shard, over its own link
-    between domains, or between pools. Left out: overlap with the prefill itself, other transfers
-    on the same link."""
+    between domains, or between pools; over its share of the spine where some of the workers lie
+    under different leaf switches. Left out: overlap with the prefill itself, other transfers on the
+    same link."""
     prefill = next(each for each in plan.deployments if each.role == "prefill")
     pool = next(each for each in plan.cluster.pools if each.name == prefill.pool)
     apart = any(each.pool != prefill.pool for each in plan.deployments)
-    tier = Links.of(pool).between
+    links = Links.of(pool)
+    tier = links.between
+    if not _one_leaf(plan):
+        tier = tier._replace(bytes_per_s=tier.bytes_per_s / links.oversubscription)
     if apart and plan.cluster.inter_pool is not None:
         tier = tier_of(plan.cluster.inter_pool, BETWEEN_SHARE)
     planned = planned_tokens(prefill, plan.workload)
     held = max(stage.components.get("KV cache", 0.0) for stage in prefill.memory.stages)
     return tier.seconds(1, tokens * held / planned)
+
+
+def _one_leaf(plan: Plan) -> bool:
+    """Whether all workers lie under one leaf switch of one pool."""
+    leaf = {gpu: (each.pool, each.leaf) for each in plan.cluster.domains for gpu in each.gpus}
+    workers = [gpus for each in plan.deployments for gpus in each.placement.rank_gpu]
+    return len({leaf[gpu] for gpus in workers for gpu in gpus}) == 1
 
 
 def planned_clients(deployments: Sequence[Deployment]) -> int:
