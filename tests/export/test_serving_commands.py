@@ -53,6 +53,7 @@ def test_a_command_is_read_back_as_the_layout_that_it_launches(
     assert found.layout.name == name.partition("-x")[0]
     assert found.sequences == plan.deployment.batch.sequences_per_rank
     assert found.context == 2048
+    assert found.step_tokens == max(plan.deployment.batch.prefill_chunk, found.sequences)
     assert [rule for rule in found.rules if rule.kind == "refused"] == []
     if found.layout.pp > 1:
         assert found.stage_layers == tuple(

@@ -113,7 +113,7 @@ def read(command: Command, given: ModelSpec | None, gpu: Gpu) -> Launch:
         + default_mark(settings, "sequences"),
         context=context,
         context_flag=f"--context-length {context}" + default_mark(settings, "context"),
-        step_tokens=step_tokens,
+        step_tokens=max(1, step_tokens // attention_dp),  # the flag is of all attention ranks
         cache_shards=settings.count("decode_context"),
         redundant_experts=settings.count("redundant", 0),
         stage_layers=partition_of(command, PARTITION),
