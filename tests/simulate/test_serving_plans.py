@@ -175,7 +175,7 @@ def test_the_command_writes_a_timeline_and_a_summary(tmp_path: Path) -> None:
         (["--arrivals", "poisson"], "--rate: is missing"),
         (["--rate", "fast"], "write for example '20 req/s'"),
         (["--arrivals", "closed", "--rate", "2 req/s"], "a closed loop sets its own rate"),
-        (["--arrivals", "nowhere.csv"], "no trace of requests"),
+        (["--arrivals", "nowhere.csv"], "a CSV belongs here"),
     ],
 )
 def test_wrong_options_are_named_and_nothing_is_written(
