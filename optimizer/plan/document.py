@@ -268,6 +268,12 @@ class Plan(Frozen):
     hash: str = ""
 
     @property
+    def pools(self) -> str:
+        """The pools that it uses, in order: "h100 + h200"."""
+        used = [pool for each in self.deployments for pool in each.stage_pools]
+        return " + ".join(dict.fromkeys(used))
+
+    @property
     def deployment(self) -> Deployment:
         """The first deployment: the only one in the simple case."""
         return self.deployments[0]

@@ -76,6 +76,7 @@ def summary(plan: Plan) -> dict[str, str | float]:
     row: dict[str, str | float] = {
         "rank": plan.rank,
         "name": plan.name,
+        **({"pools": plan.pools} if len(plan.cluster.pools) > 1 else {}),
         "gpus": sum(deployment.gpus for deployment in plan.deployments),
         "sequences_per_rank": first.batch.sequences_per_rank,
         "prefill_chunk": first.batch.prefill_chunk,

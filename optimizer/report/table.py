@@ -37,7 +37,15 @@ def plan_table(plans: Plans) -> str:
     """The ranked plans."""
     shown = {name: word for name, word in TIMES.items() if name in plans.best.predictions}
     trains = "step_s" in shown
-    head = ["rank", "plan", "GPUs", "micro-batches" if trains else "at once", *shown.values()]
+    pools = len(plans.best.cluster.pools) > 1
+    head = [
+        "rank",
+        "plan",
+        *(["pools"] if pools else []),
+        "GPUs",
+        "micro-batches" if trains else "at once",
+        *shown.values(),
+    ]
     head += ["tokens/s/GPU", *(["MFU"] if trains else []), "memory", "limited by"]
     rows = [head]
     for plan in plans.plans:
@@ -47,6 +55,7 @@ def plan_table(plans: Plans) -> str:
             [
                 str(plan.rank),
                 plan.name,
+                *([plan.pools] if pools else []),
                 str(sum(deployment.gpus for deployment in plan.deployments)),
                 at_once(plan),
                 *(milliseconds(value[name]) for name in shown),

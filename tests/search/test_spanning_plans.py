@@ -16,7 +16,8 @@ from optimizer.cost.spanning_accounts import spanning_memory, split_of, stages_i
 from optimizer.errors import InfeasibleError
 from optimizer.layout import Layouts, spanning_spaces
 from optimizer.pipeline import enumerate_spaces, jobs_for, optimize
-from optimizer.plan import Plan, write_plan
+from optimizer.plan import Plan, Plans, summary, write_plan
+from optimizer.report.table import plan_table
 from optimizer.search.choosing import choose
 from optimizer.simulate.step import steps
 from optimizer.spec.cluster import Cluster, Pool
@@ -69,6 +70,16 @@ def test_a_model_too_large_for_either_pool_runs_on_both(plan: Plan) -> None:
     assert "ampere/node0/gpu5" not in {
         gpu for row in plan.deployment.placement.rank_gpu for gpu in row
     }
+
+
+def test_tables_say_which_pools_a_plan_uses(plan: Plan) -> None:
+    head, row = plan_table(Plans((plan,))).splitlines()
+    assert "pools" in head
+    assert plan.pools in row
+    assert plan.pools.split(" + ") == [share.pool for share in plan.deployment.shares or ()]
+    assert summary(plan)["pools"] == plan.pools
+    alone = optimize(Cluster(name="one", pools=(HOPPER,)), read_model("llama-3.1-8b").model, CHAT)
+    assert "pools" not in plan_table(alone).splitlines()[0]
 
 
 def test_the_faster_pool_takes_more_layers_a_stage() -> None:
