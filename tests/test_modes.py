@@ -284,7 +284,7 @@ def run(*arguments: str) -> Any:
 def test_the_command_writes_what_verify_and_simulate_read(tmp_path: Path) -> None:
     words = "--hardware h200-sxm --gpus 32 --model deepseek-v3 --input-len 4096 --output-len 512"
     asked = [*words.split(), "--ttft", "2s", "--tpot", "30ms", "--modes", ",".join(BOTH)]
-    done = run(*asked, "--out", str(tmp_path))
+    done = run(*asked, "--top", "1", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert "why the others lost" in done.output
     plan = tmp_path / "optimal_parallel_strategy.json"
@@ -312,7 +312,7 @@ def test_options_of_one_layout_do_not_go_with_modes(option: tuple[str, str]) -> 
 
 
 @pytest.mark.parametrize("what", ["parts", "plans", "served", "proof", "cluster"])
-@pytest.mark.parametrize("value", [5, [5], {}, None, [{}]])
+@pytest.mark.parametrize("value", [[5], {}, None])
 def test_verify_reads_any_broken_answer_and_finds_it(
     found: Answers, what: str, value: object
 ) -> None:
