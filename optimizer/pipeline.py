@@ -180,10 +180,18 @@ def jobs_for(
 ) -> tuple[Any, ...]:
     """What prices: one job for each pool and each choice of number formats."""
     if isinstance(workload, TrainingWorkload):
-        named = readings(cluster, model, strategy, workload)[0].layout if strategy else None
-        return training_jobs(cluster, model, workload, named.vp if named is not None else None)
+        named = readings(cluster, model, strategy, workload)[0] if strategy else None
+        return training_jobs(cluster, model, workload, _chunks(named))
     hottest = imbalances(model, workload, [space.layouts for space in spaces])
     return jobs_of(cluster, model, workload, hottest, calibration, spaces)
+
+
+def _chunks(named: Reading | None) -> int | None:
+    """The chunks of a stage that a strategy fixes; other people's names that say nothing of them
+    leave them to be searched, as they leave the micro-batch."""
+    if named is None or (named.rule != "canonical" and named.layout.vp == 1):
+        return None
+    return named.layout.vp
 
 
 def pricer(

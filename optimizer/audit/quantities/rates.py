@@ -36,7 +36,7 @@ def utilisation(case: Case, claim: Claim, told: Mapping[str, Told]) -> Answer:
         share = float(rate.value) / peak
         low, high = ((end / peak if end is not None else None) for end in (rate.low, rate.high))
         text = f"{rate.arithmetic}, / {show(peak, 'FLOP/s')} of peak = {100 * share:.4g} %"
-        if case.layout.pp > 1 and rate.labels[:1] in (("forward",), ("training",)):
+        if case.layout.pp > 1 and rate.labels == ("forward",):
             text += f"; {bubble(case)[1]}"
         found.append(rate._replace(value=share, arithmetic=text, low=low, high=high))
     if claim.component is None:
