@@ -14,7 +14,7 @@ from optimizer.pipeline import optimize
 from optimizer.plan import Plan, load_plan
 from optimizer.simulate.serving.arrivals import Load, Request, poisson
 from optimizer.simulate.serving.asked import asked_load
-from optimizer.simulate.serving.cache import BlockCache
+from optimizer.simulate.serving.cache import BlockCache, BlockPool
 from optimizer.simulate.serving.curves import Curve, Surface
 from optimizer.simulate.serving.lane import Lane
 from optimizer.simulate.serving.policy import Host
@@ -55,7 +55,7 @@ def single_server(load: Load) -> Record:
     """One request a step, one second each."""
     nothing, second = Curve([0.0], [0.0]), Curve([0.0], [1.0])
     phases = {"prefill": Phase(second, Surface([0.0], [([0.0], [0.0])]), nothing, nothing)}
-    lane = Lane([Rank(BlockCache(1 << 40, 16), 1 << 30)], 8, True, 1)
+    lane = Lane([Rank(BlockCache(BlockPool(1 << 40), 16), 1 << 30)], 8, True, 1)
     times = StepTimes(phases, (phases,), 1, 1.0, 1.0)
     replica = Replica(0, "serving", [lane], times, Host(sequence_s=0.0), 1.0, [0.0], version=[0])
     return simulate([replica], load, Entry(0.0, 0, lambda tokens: 0.0))

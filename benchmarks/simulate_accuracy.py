@@ -102,7 +102,7 @@ def replay(given: Given, at: int, cluster: Cluster) -> tuple[float, float, int]:
         spread = 0.0
     elif lengths in DRAWN and given.engine == "sglang":
         engine = engine.model_copy(update={"poll_steps": 30 if clients >= 16 else 10})
-    load = closed_loop(request_lengths(TURNS * clients, *lengths, spread, 0), clients)
+    load = closed_loop(request_lengths(TURNS * clients, *lengths, (1 - spread, 1.0), 0), clients)
     replica = replica_of(0, cluster, deployment, job.workload, times, engine, host)
     record = simulate([replica], load, Entry(engine.base_s, 0, lambda tokens: 0.0, engine.token_s))
     arrival, first, finish = map(np.array, (record.arrival_s, record.first_s, record.finish_s))

@@ -22,8 +22,7 @@ import click
 @click.option(
     "--spread",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    help="Lengths vary evenly from (1 - spread) of the workload's up to it.",
+    help="Lengths vary evenly from (1 - spread) to (1 + spread) of the workload's [closed: 0.2].",
 )
 @click.option("--slow", multiple=True, metavar="GPU=SPEED", help="A straggler: gpu3=0.8.")
 @click.option("--die", multiple=True, metavar="GPU@TIME", help="A GPU that dies: gpu5@10s.")

@@ -22,7 +22,7 @@ from optimizer.cost.memory import (
 )
 from optimizer.cost.price import Step, part_seconds, step_of
 from optimizer.cost.rows import Rows
-from optimizer.cost.serving import Prefill, decode_cycle, peak, serving_times
+from optimizer.cost.serving import Pipe, Prefill, decode_cycle, peak, serving_times
 from optimizer.layout import Ints, Layouts
 from optimizer.operators import Floats, lower
 from optimizer.spec.workload import ForwardWorkload, Limit, ServingWorkload
@@ -189,6 +189,7 @@ def _serving(
         0.0,  # none waits: a plan's sequences all fit the cache
         workload.output_len,
         constants,
+        Pipe(chosen.pp, rows.micro_batches, step.slowest_stage_s, one.slowest_stage_s, chunks),
     )
     times = corrected(times, drawn, workload.output_len)
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)

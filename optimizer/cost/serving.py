@@ -51,6 +51,39 @@ class Prefill(NamedTuple):
     room: Floats | float = 0.0
 
 
+class Pipe(NamedTuple):
+    """A pipeline as decoding sees it [n]: stages, micro-batches, the slowest stage's seconds of a
+    decode step and of one chunk of a prompt, and the chunks of a prompt."""
+
+    stages: Floats | Ints
+    lanes: Floats | Ints
+    decode_s: Floats
+    chunk_s: Floats
+    chunks: Floats
+
+
+ONE_STAGE = Pipe(*(np.ones(1) for _ in Pipe._fields))
+
+
+def bubbles(pipe: Pipe, prompts: Floats) -> Floats:
+    """Seconds that uneven micro-batches add to a round of decoding which meets so many prompts, on
+    top of the prompts' own time on a stage.
+
+    A micro-batch with a chunk is slow on every stage, and those behind it wait at each: the round
+    takes stages x (decode + chunk), where equal steps would take lanes x decode and the chunk. (Of
+    a tandem of queues with as many customers as in flight the critical path turns into every slow
+    customer's way that it meets; Agrawal et al., 2024, show such bubbles in vLLM.) Prompts that
+    come within such a round go along in it; prompts come at random, one in so many micro-batches.
+    Left out: turns part of the way, which make a round longer by up to a ninth.
+    """
+    among = (pipe.lanes - 1.0) / pipe.lanes
+    spare = np.maximum(pipe.lanes - pipe.stages, 0) * pipe.decode_s
+    along = np.minimum(prompts * pipe.chunks, pipe.lanes) * among * pipe.chunk_s
+    turn = np.maximum((pipe.stages - 1) * pipe.chunk_s - spare - along, 0.0)
+    added: Floats = prompts / (1 + prompts * among) * turn
+    return added
+
+
 class ServingTimes(NamedTuple):
     """Means over requests [n]."""
 
@@ -77,6 +110,7 @@ def serving_times(
     waiting: Floats | float,
     output_len: Floats | float,
     constants: Constants,
+    pipe: Pipe = ONE_STAGE,
 ) -> ServingTimes:
     """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache,
     those that queue for it.
@@ -92,6 +126,8 @@ def serving_times(
     lockstep = constants.lockstep * np.exp(-output_len / constants.lockstep_tokens)
     met = constants.prefill_work * (1 - lockstep) * others / output_len
     tpot = decode_s + met * prefill.busy_s
+    interrupts = pipe._replace(chunk_s=constants.prefill_work * pipe.chunk_s)
+    tpot = tpot + bubbles(interrupts, (1 - lockstep) * others / output_len)
     ahead = (constants.first_wave + lockstep) * others + constants.bunching * np.sqrt(others)
     ttft = constants.ttft_base_s + prefill.first_s + tpot / 2 + ahead * prefill.busy_s
     ttft = ttft + np.minimum(prefill.room, ahead) * prefill.another_s

@@ -17,6 +17,9 @@ from optimizer.spec.presets import model_repositories
 from optimizer.spec.workload import Engine, ServingWorkload
 
 NAMES: Mapping[Engine, str] = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
+ATTENTION_DP = (  # all ranks wait where one prefills: prompts wait until each has one
+    "attention_dp_config: {enable_balance: true, batching_wait_iters: 0, timeout_iters: 60}"
+)
 PASSING = ("activations", "logits", "communication buffers", "runtime reserve")  # of a step
 
 
@@ -59,7 +62,8 @@ def sglang_command(plan: Plan, role: Role) -> str | None:
     program = f"{_partition(deployment, 'SGLANG')}python3 -m sglang.launch_server"
     words = [f"{program} --model-path {_model(plan)} --tp {layout.width}"]
     words += [*_above_one("--pp-size", layout.pp), *_above_one("--ep-size", layout.ep)]
-    words += [f"--dp {layout.dp} --enable-dp-attention"] if layout.dp > 1 else []
+    if layout.dp > 1:  # all ranks wait where one prefills: prompts wait until each has one
+        words.append(f"--dp {layout.dp} --enable-dp-attention --enable-prefill-delayer")
     words += [f"--ep-num-redundant-experts {copies}"] if copies and layout.ep > 1 else []
     words.append(f"--max-running-requests {batch.sequences_per_rank * layout.dp}")
     words.append(f"--chunked-prefill-size {batch.prefill_chunk * layout.dp}")
@@ -82,7 +86,7 @@ def trtllm_command(plan: Plan, role: Role) -> str | None:
     words.append(f"--max_num_tokens {max(batch.prefill_chunk, batch.sequences_per_rank)}")
     words += [f"--max_seq_len {tokens}" for tokens in _request_tokens(plan)]
     words.append(f"--kv_cache_free_gpu_memory_fraction {_cache_share(deployment):.2f}")
-    options = ["enable_attention_dp: true"] if layout.dp > 1 else []
+    options = ["enable_attention_dp: true", ATTENTION_DP] if layout.dp > 1 else []
     if layout.pp > 1:
         options.append(f"pp_partition: [{', '.join(map(str, _stage_sizes(deployment)))}]")
     if copies and layout.ep > 1 and plan.model.moe is not None:

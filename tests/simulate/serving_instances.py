@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
+
 from optimizer.simulate.serving.arrivals import Load, Request
-from optimizer.simulate.serving.cache import BlockCache
+from optimizer.simulate.serving.cache import BlockCache, BlockPool
 from optimizer.simulate.serving.curves import Curve, Surface
 from optimizer.simulate.serving.lane import Lane
 from optimizer.simulate.serving.policy import Host
-from optimizer.simulate.serving.queue import Rank
+from optimizer.simulate.serving.queue import Queue, Rank
 from optimizer.simulate.serving.replica import Replica
 from optimizer.simulate.serving.simulation import Entry
 from optimizer.simulate.serving.steps import Phase, StepTimes
@@ -43,13 +46,32 @@ def replica(
     slots: int = 1 << 30,
     blocks: int = 1 << 40,
     block_tokens: int = 4,
+    align_steps: int = 0,
     number: int = 0,
     role: str = "serving",
 ) -> Replica:
     lane = Lane(
-        [Rank(BlockCache(blocks, block_tokens), slots) for _ in range(ranks)], chunk, mixed, 1
+        [Rank(BlockCache(BlockPool(blocks), block_tokens), slots) for _ in range(ranks)],
+        chunk,
+        mixed,
+        1,
+        align_steps=align_steps,
     )
     return Replica(number, role, [lane], step, Host(sequence_s=0.0), 1.0, [0.0], version=[0])
+
+
+def pipeline(step: StepTimes, stages: int, lanes: int, chunk: int, slots: int = 8) -> Replica:
+    """A step takes its whole time on every stage."""
+    pool, queue = BlockPool(1 << 40), Queue()
+    whole = reduce(_in_turn, [step.whole] * stages)
+    piped = StepTimes(whole, (step.whole,) * stages, 1, 1.0, 1.0)
+    made = [Lane([Rank(BlockCache(pool, 4), slots, queue)], chunk, True, 1) for _ in range(lanes)]
+    free, host = [0.0] * (stages + 1), Host(sequence_s=0.0)
+    return Replica(0, "serving", made, piped, host, 1.0, free, version=[0] * lanes)
+
+
+def _in_turn(one: Mapping[str, Phase], other: Mapping[str, Phase]) -> dict[str, Phase]:
+    return {name: one[name].plus(other[name]) for name in one}
 
 
 def at(*requests: tuple[float, int, int]) -> Load:

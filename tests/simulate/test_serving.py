@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_instances import NO_ENTRY, at, replica, times
+from serving_instances import NO_ENTRY, at, pipeline, replica, times
 
+from optimizer.cost.serving import Pipe, bubbles
 from optimizer.simulate.serving.arrivals import Load, Request, closed_loop, poisson
 from optimizer.simulate.serving.lane import Lane, Run
 from optimizer.simulate.serving.simulation import Record, simulate
@@ -99,6 +100,63 @@ def test_ranks_share_a_step_and_not_their_queues() -> None:
     assert sorted(record.finish_s) == pytest.approx([1.0, 1.0, 2.0, 2.0])
 
 
+def test_a_prompt_waits_until_every_attention_rank_has_one() -> None:
+    """Both ranks decode from 1.0 on, 0.1 a step. What comes at 1.45 waits for what comes at 1.75,
+    and both are answered at 2.8; alone it waits five steps, until 2.0, and is answered at 3.0."""
+    both = [(0.0, 8, 60), (0.0, 8, 60), (1.45, 8, 1)]
+    for others, first in (([(1.75, 8, 1)], 2.8), ([], 3.0)):
+        record = simulate(
+            [replica(times(1.0, 0.1), ranks=2, align_steps=5)], at(*both, *others), NO_ENTRY
+        )
+        assert list(record.first_s[2:]) == pytest.approx([first] * (1 + len(others)))
+
+
+def test_chunks_of_a_prompt_follow_each_other_through_the_stages() -> None:
+    """Three chunks over four stages of a second each: 4 + 2 s, whichever micro-batches take them;
+    the second request goes along in the micro-batch behind the last chunk, and the second token of
+    the first is held up by it on the last stage."""
+    load = at((0.0, 30, 2), (0.0, 10, 1))
+    record = simulate([pipeline(times(1.0, 0.1), 4, 4, chunk=10)], load, NO_ENTRY)
+    assert _seconds(record)[0] == pytest.approx([6.0, 7.0])
+    assert record.finish_s[0] == pytest.approx(7.1)
+
+
+def test_a_request_goes_along_in_the_micro_batch_that_comes_next() -> None:
+    """One micro-batch of two is on its way when another request comes: it does not wait for it."""
+    load = at((0.0, 4, 10), (1.0, 4, 2))
+    record = simulate([pipeline(times(1.0, 1.0), 2, 2, chunk=8)], load, NO_ENTRY)
+    assert record.first_s[1] == pytest.approx(3.0)
+
+
+def test_micro_batches_share_the_blocks_of_their_rank() -> None:
+    """Two requests of 3 blocks at the end, 5 blocks: the second is computed again in the end."""
+    piped = pipeline(times(1.0, 0.1), 2, 2, chunk=8)
+    piped.lanes[0].ranks[0].cache.pool.num_blocks = 5
+    record = simulate([piped], at((0.0, 4, 8), (0.0, 4, 8)), NO_ENTRY)
+    assert record.preemptions >= 1
+    assert not np.isnan(np.array(record.finish_s)).any()
+    assert piped.lanes[0].ranks[0].cache.pool.used == 0
+
+
+def test_a_slow_micro_batch_holds_up_the_pipeline_behind_it() -> None:
+    """Requests at random in a full pipeline: a round takes what the planner adds for bubbles, ten
+    per cent aside, and never less than the slowest micro-batch's way through all stages."""
+    stages, clients, output = 8, 64, 128
+    draw = np.random.default_rng(0)
+    lengths = [(100, int(n)) for n in draw.integers(output // 2, output * 3 // 2, 20 * clients)]
+    piped = pipeline(times(0.03, 0.01), stages, stages, chunk=107, slots=clients // stages)
+    record = simulate([piped], closed_loop(lengths, clients), NO_ENTRY)
+    outputs = np.array([tokens for _, tokens in lengths])
+    tpot = (np.array(record.finish_s) - np.array(record.first_s)) / (outputs - 1)
+    found = float(tpot[5 * clients : 15 * clients].mean())
+    ones = np.ones(1)
+    pipe = Pipe(stages * ones, stages * ones, 0.01 * ones, 0.02 * ones, ones)
+    prompts = ones * clients / output
+    expected = stages * 0.01 + float((prompts * 0.02 + bubbles(pipe, prompts))[0])
+    assert found == pytest.approx(expected, rel=0.1)
+    assert expected > 1.4 * (stages * 0.01 + 0.02 * clients / output)
+
+
 def test_waiting_of_m_d_1_is_within_one_percent() -> None:
     """Service of one second each, one at a time, arrivals at half that rate: rho / (2 (1 - rho))
     (Pollaczek and Khinchine)."""
@@ -161,7 +219,7 @@ def test_joined_decode_steps_end_when_single_ones_do(
                 patch.setattr(Lane, "plan", _one_step)
             record = simulate([one], load, NO_ENTRY)
         assert not np.isnan(np.array(record.finish_s)).any()
-        assert [rank.cache.used for rank in one.lanes[0].ranks] == [0] * ranks
+        assert [rank.cache.pool.used for rank in one.lanes[0].ranks] == [0] * ranks
         found.append((_seconds(record), record.preemptions))
     assert found[0][0][0] == pytest.approx(found[1][0][0])
     assert found[0][0][1] == pytest.approx(found[1][0][1])

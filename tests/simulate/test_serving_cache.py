@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.simulate.serving.cache import BlockCache
+from optimizer.simulate.serving.cache import BlockCache, BlockPool
 
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["admit", "steps", "release"]), st.integers(1, 40)), max_size=30
@@ -16,11 +16,11 @@ EVENTS = st.lists(
 def test_blocks_are_those_of_a_plain_count(
     events: list[tuple[str, int]], block_tokens: int
 ) -> None:
-    cache, step = BlockCache(10_000, block_tokens), 0
+    cache, step = BlockCache(BlockPool(10_000), block_tokens), 0
     held = []  # (Held, tokens now)
     for what, amount in events:
         if what == "admit":
-            cache.used += cache.blocks(amount)
+            cache.pool.used += cache.blocks(amount)
             held.append((cache.admit(amount), amount))
         elif what == "steps":
             step += amount
@@ -29,7 +29,7 @@ def test_blocks_are_those_of_a_plain_count(
         elif held:
             each, _ = held.pop(amount % len(held))
             cache.release(each)
-        assert cache.used == sum(-(-tokens // block_tokens) for _, tokens in held)
+        assert cache.pool.used == sum(-(-tokens // block_tokens) for _, tokens in held)
         assert cache.tokens(step) == sum(tokens for _, tokens in held)
 
 
@@ -42,13 +42,13 @@ def test_steps_left_end_just_before_a_block_is_missing(
     prompts: list[int], block_tokens: int, spare: int
 ) -> None:
     needed = sum(-(-tokens // block_tokens) for tokens in prompts)
-    cache = BlockCache(needed + spare, block_tokens)
+    cache = BlockCache(BlockPool(needed + spare), block_tokens)
     for tokens in prompts:
-        cache.used += cache.blocks(tokens)
+        cache.pool.used += cache.blocks(tokens)
         cache.admit(tokens)
     left = cache.steps_left()
     assert cache.needed(left) <= cache.free < cache.needed(left + 1)
 
 
 def test_nothing_that_decodes_needs_no_block() -> None:
-    assert BlockCache(0, 16).steps_left() > 10**15
+    assert BlockCache(BlockPool(0), 16).steps_left() > 10**15

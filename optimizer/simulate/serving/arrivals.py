@@ -36,15 +36,22 @@ class Load(NamedTuple):
 
 
 def request_lengths(
-    count: int, input_tokens: int, output_tokens: int, spread: float, seed: int
+    count: int,
+    input_tokens: int,
+    output_tokens: int,
+    shares: tuple[float, float],
+    seed: int,
 ) -> list[tuple[int, int]]:
-    """(input, output) of each request: drawn evenly from (1 - spread) x length to the length, input
-    and output each for itself."""
-    if not spread:
+    """(input, output) of each request: drawn evenly between two shares of the lengths, input and
+    output each for itself."""
+    least, most = shares
+    if least == most == 1:
         return [(input_tokens, output_tokens)] * count
     draw = np.random.default_rng((seed, 1))
     columns = [
-        draw.integers(max(1, math.ceil((1 - spread) * tokens)), tokens + 1, count).tolist()
+        draw.integers(
+            max(1, math.ceil(least * tokens)), max(1, math.floor(most * tokens)) + 1, count
+        ).tolist()
         for tokens in (input_tokens, output_tokens)
     ]
     return list(zip(*columns, strict=True))

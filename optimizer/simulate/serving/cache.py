@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -12,6 +13,14 @@ class Held(NamedTuple):
     since: int
 
 
+@dataclass(eq=False, slots=True)
+class BlockPool:
+    """The blocks of one attention rank, which all its micro-batches draw from."""
+
+    num_blocks: int
+    used: int = 0
+
+
 class BlockCache:
     """Blocks of `block_tokens` tokens; decode steps are counted by the caller, who calls `sync`
     before anything changes.
@@ -20,9 +29,8 @@ class BlockCache:
     step follows from their tokens less the steps done, modulo the block: `_phases` counts them.
     """
 
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
-        self.num_blocks, self.block_tokens = num_blocks, block_tokens
-        self.used = 0
+    def __init__(self, pool: BlockPool, block_tokens: int) -> None:
+        self.pool, self.block_tokens = pool, block_tokens
         self.count = 0
         self._phases = [0] * block_tokens
         self._step = 0
@@ -33,7 +41,7 @@ class BlockCache:
 
     @property
     def free(self) -> int:
-        return self.num_blocks - self.used
+        return self.pool.num_blocks - self.pool.used
 
     def tokens(self, step: int) -> int:
         """Tokens of all sequences after `step` decode steps."""
@@ -48,7 +56,7 @@ class BlockCache:
 
     def release(self, held: Held) -> None:
         tokens = held.tokens + self._step - held.since
-        self.used -= self.blocks(tokens)
+        self.pool.used -= self.blocks(tokens)
         self.count -= 1
         self._phases[(held.tokens - held.since) % self.block_tokens] -= 1
         self._offset -= held.tokens - held.since
@@ -74,5 +82,5 @@ class BlockCache:
     def sync(self, step: int) -> None:
         """Takes the blocks of all decode steps up to `step`."""
         if step != self._step:
-            self.used += self.needed(step - self._step)
+            self.pool.used += self.needed(step - self._step)
             self._step = step

@@ -6,7 +6,6 @@ decode steps that nothing can change are taken as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -16,11 +15,16 @@ from optimizer.simulate.serving.steps import Batch
 
 
 class Chunk(NamedTuple):
-    """Prompt tokens that a step computes."""
+    """Prompt tokens that a step computes, behind `start` others."""
 
     rank: Rank
     task: Task
+    start: int
     tokens: int
+
+    @property
+    def ends_prompt(self) -> bool:
+        return self.start + self.tokens == self.task.prompt
 
 
 @dataclass(eq=False, slots=True)
@@ -33,6 +37,7 @@ class Run:
     last: Batch
     sequences: int
     chunks: tuple[Chunk, ...] = ()
+    holds: bool = False
 
 
 class Done(NamedTuple):
@@ -45,31 +50,43 @@ class Done(NamedTuple):
 class Lane:
     """The ranks of one micro-batch; `step` counts the decode steps done.
 
+    Where a pipeline has several, each takes from the ranks' common queues when its turn comes, and
+    may go on with a prompt whose last chunk another one still computes: chunks follow each other
+    through the stages (vLLM's and SGLang's chunked prefill over a pipeline). The one with the last
+    chunk keeps the request.
+
     Requests that arrived are noticed after a step that prefilled, when nothing runs, and every
     `poll_steps` decode steps.
     """
 
     def __init__(
-        self, ranks: list[Rank], chunk: int, mixed: bool, cp: int, poll_steps: int = 1
+        self,
+        ranks: list[Rank],
+        chunk: int,
+        mixed: bool,
+        cp: int,
+        poll_steps: int = 1,
+        align_steps: int = 0,
     ) -> None:
         self.ranks, self.chunk, self.mixed, self.cp = ranks, chunk, mixed, cp
         self.poll_steps = poll_steps
+        self.align_steps = align_steps if len(ranks) > 1 else 0
+        self._held = 0  # decode steps that prompts have waited for others
         self.step = 0
         self._unpolled = 0  # decode steps since requests were noticed
         self.preemptions = 0
         self._ends: list[tuple[int, int, Task, Rank]] = []
 
-    @property
-    def tasks(self) -> Iterator[Task]:
-        for rank in self.ranks:
-            yield from rank.running.values()
-            yield from rank.waiting
-            yield from rank.arrived
-
     def steps_to_poll(self, steps: int) -> int:
         """The fewest decode steps from now, `steps` at least, after which requests are noticed."""
         due = self._unpolled + steps
         return -(-due // self.poll_steps) * self.poll_steps - self._unpolled
+
+    def refresh(self) -> None:
+        """Other micro-batches drew from the same blocks."""
+        for rank in self.ranks:
+            rank.cache.sync(self.step)
+            self._changed(rank)
 
     def plan(self) -> Run | None:
         """The next run; None where there is nothing to do."""
@@ -79,32 +96,45 @@ class Lane:
         if self.mixed:
             self._make_room()
         chunks: list[Chunk] = []
+        holding = self._holds()
         for rank in self.ranks:
-            if rank.waiting and not rank.blocked:
+            if rank.queue.waiting and not rank.queue.blocked and not holding:
                 self._fill(rank, chunks)
         if chunks:
             return self._prefill_run(chunks)
         if not self.mixed:
             self._make_room()
-        return self._decode_run()
+        return self._decode_run(self.align_steps - self._held if holding else None)
+
+    def _holds(self) -> bool:
+        """Whether prompts wait for prompts of the other ranks: all ranks stand still while one
+        prefills, so that engines gather one for each, for so many steps at most."""
+        if not self.align_steps or self._held >= self.align_steps:
+            return False
+        if not all(rank.running for rank in self.ranks):
+            return False
+        heads = [rank.next_prompt() for rank in self.ranks]
+        begun = any(task is not None and task.admitted for task in heads)
+        return not begun and any(heads) and not all(heads)
 
     def _notice(self) -> None:
         if self._unpolled % self.poll_steps and any(rank.running for rank in self.ranks):
             return
         self._unpolled = 0
         for rank in self.ranks:
-            if rank.arrived:
-                rank.waiting.extend(rank.arrived)
-                rank.arrived.clear()
+            if rank.queue.arrived:
+                rank.queue.waiting.extend(rank.queue.arrived)
+                rank.queue.arrived.clear()
 
     def _take_over(self, rank: Rank) -> None:
         """Requests whose whole prompt was computed elsewhere, and sent, decode at once."""
-        while rank.waiting and rank.waiting[0].cached == rank.waiting[0].prompt:
-            task = rank.waiting[0]
+        waiting = rank.queue.waiting
+        while waiting and waiting[0].cached == waiting[0].prompt:
+            task = waiting[0]
             rank.cache.sync(self.step)
             if not rank.has_room(task):
                 return
-            rank.cache.used += rank.cache.blocks(task.prompt)
+            rank.cache.pool.used += rank.cache.blocks(task.prompt)
             self._begin(rank, task)
 
     def _make_room(self) -> None:
@@ -117,9 +147,9 @@ class Lane:
                 rank.cache.release(task.held)
                 made = task.output - (task.end - self.step)
                 task.restart(task.prompt + made - task.made + 1, made)
-                begun = bool(rank.waiting) and rank.waiting[0].admitted
-                rank.waiting.insert(int(begun), task)
-                rank.blocked = True
+                begun = sum(each.admitted for each in rank.queue.waiting)
+                rank.queue.waiting.insert(begun, task)
+                rank.queue.blocked = True
                 self.preemptions += 1
                 self._changed(rank)
 
@@ -136,19 +166,25 @@ class Lane:
             return
         free = cache.free - (cache.needed(1) if self.mixed else 0)
         admitted = len(rank.running)
-        for task in rank.waiting:
+        for task in rank.queue.waiting:
+            start = task.cached + task.in_flight
+            if start == task.prompt:
+                continue  # another micro-batch is at its last chunk
             if not task.admitted:
                 blocks = cache.blocks(task.prompt)
-                if admitted >= rank.slots or blocks > free:
-                    rank.blocked = not any(chunk.rank is rank for chunk in chunks)
+                if admitted >= rank.slots:
+                    break
+                if blocks > free:
+                    rank.queue.blocked = not any(chunk.rank is rank for chunk in chunks)
                     break
                 free -= blocks
-                cache.used += blocks
+                cache.pool.used += blocks
                 task.admitted = True
             admitted += 1
-            tokens = min(budget, task.prompt - task.cached)
+            tokens = min(budget, task.prompt - start)
             budget -= tokens
-            chunks.append(Chunk(rank, task, tokens))
+            task.in_flight += tokens
+            chunks.append(Chunk(rank, task, start, tokens))
             if budget <= 0:
                 break
         self._changed(rank)
@@ -167,8 +203,8 @@ class Lane:
         for chunk in chunks:
             if chunk.rank is fullest:
                 prefill += chunk.tokens
-                reach += chunk.tokens * (chunk.task.cached + (chunk.tokens + 1) / 2)
-                logits += chunk.task.cached + chunk.tokens == chunk.task.prompt
+                reach += chunk.tokens * (chunk.start + (chunk.tokens + 1) / 2)
+                logits += chunk.ends_prompt
         running = sum(rank.cache.count for rank in self.ranks)
         count = fullest.cache.count if decoding else 0
         mean = sum(chunk.tokens for chunk in chunks) / self.cp + running * decoding
@@ -183,8 +219,9 @@ class Lane:
         sequences = running * decoding + len(chunks)
         return Run(1, decoding and running > 0, batch, batch, sequences, tuple(chunks))
 
-    def _decode_run(self) -> Run | None:
-        """As many decode steps as pass before a request ends or a block is missing."""
+    def _decode_run(self, most: int | None) -> Run | None:
+        """As many decode steps as pass before a request ends or a block is missing, `most` at
+        most, where prompts wait."""
         ends = self._ends
         while ends and ends[0][2].end != ends[0][0]:
             heappop(ends)  # preempted since
@@ -196,17 +233,20 @@ class Lane:
         count = fullest.cache.count
         context = fullest.cache.tokens(self.step) / count
         steps = max(1, stop - self.step)
-        if any(rank.arrived for rank in self.ranks):
+        if any(rank.queue.arrived for rank in self.ranks):
             steps = min(steps, self.steps_to_poll(1))
+        if most is not None:
+            steps = min(steps, most)
         first = Batch(count, context, 0, 0.0, running / len(self.ranks), count)
         last = first._replace(decode_context=context + steps - 1)
-        return Run(steps, True, first, last, running)
+        return Run(steps, True, first, last, running, holds=most is not None)
 
     def finish(self, run: Run, steps: int) -> Done:
         """What is done after so many steps of a run."""
         if run.decodes:
             self.step += steps
         self._unpolled = 0 if run.chunks else self._unpolled + steps
+        self._held = self._held + steps if run.holds else 0
         done = Done([], [])
         ends = self._ends
         while ends and ends[0][0] <= self.step:
@@ -217,7 +257,8 @@ class Lane:
         for chunk in run.chunks:
             task = chunk.task
             task.cached += chunk.tokens
-            if task.cached == task.prompt:
+            task.in_flight -= chunk.tokens
+            if chunk.ends_prompt:
                 task.made += 1
                 done.first.append(task)
                 self._begin(chunk.rank, task)
@@ -229,7 +270,7 @@ class Lane:
     def _begin(self, rank: Rank, task: Task) -> None:
         """A prompt is in the cache, and its request joins those that decode."""
         rank.cache.sync(self.step)
-        rank.waiting.popleft()  # prompts end in the order they came
+        rank.queue.waiting.remove(task)  # the first: prompts end in the order they came
         task.held = rank.cache.admit(task.prompt)
         task.end = self.step + task.output - task.made
         rank.running[task.index] = task
@@ -247,5 +288,5 @@ class Lane:
         rank.cache.release(task.held)
         task.held = None
         del rank.running[task.index]
-        rank.blocked = False
+        rank.queue.blocked = False
         self._changed(rank)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from optimizer.spec.data import configs_root
-from optimizer.spec.frozen import Count, Frozen
+from optimizer.spec.frozen import Count, CountOrZero, Frozen
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -22,6 +22,7 @@ class Engine(Frozen):
     step_tokens: Count  # of one step of one rank, where the plan names no prefill chunk
     base_s: Seconds
     token_s: Seconds = 0.0  # of the frontend, for each token that it sends out
+    align_steps: CountOrZero = 0  # that a prompt waits for prompts of the other attention ranks
     poll_steps: Count = 1  # decode steps between two looks at what has arrived
 
 

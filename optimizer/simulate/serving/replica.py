@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import hypot, inf
 
 from optimizer.plan import Deployment
-from optimizer.simulate.serving.cache import BlockCache
+from optimizer.simulate.serving.cache import BlockCache, BlockPool
 from optimizer.simulate.serving.lane import Lane, Run
 from optimizer.simulate.serving.policy import Engine, Host
-from optimizer.simulate.serving.queue import Rank, Task
+from optimizer.simulate.serving.queue import Queue, Rank, Task
 from optimizer.simulate.serving.steps import Batch, StepTimes
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.workload import ForwardWorkload, ServingWorkload, Workload
@@ -59,20 +60,37 @@ class Replica:
     frontend_s: float = 0.0  # when all tokens made so far have been sent out
 
     @property
-    def load(self) -> int:
-        return sum(rank.load for lane in self.lanes for rank in lane.ranks)
+    def queues(self) -> list[Queue]:
+        """Of the attention ranks; all lanes take from them."""
+        return [rank.queue for rank in self.lanes[0].ranks]
 
-    def deliver(self, task: Task) -> tuple[int, Rank]:
-        """Brings a request to the rank with the least to do; its lane and the rank."""
-        number, rank = min(
-            ((index, rank) for index, lane in enumerate(self.lanes) for rank in lane.ranks),
-            key=lambda place: place[1].load,
-        )
-        rank.arrived.append(task)
-        return number, rank
+    @property
+    def load(self) -> int:
+        return sum(map(self._rank_load, range(len(self.queues))))
+
+    def _rank_load(self, index: int) -> int:
+        running = sum(len(lane.ranks[index].running) for lane in self.lanes)
+        return len(self.queues[index]) + running
+
+    @property
+    def tasks(self) -> Iterator[Task]:
+        for lane in self.lanes:
+            for rank in lane.ranks:
+                yield from rank.running.values()
+        for queue in self.queues:
+            yield from queue.waiting
+            yield from queue.arrived
+
+    def deliver(self, task: Task) -> int:
+        """Brings a request to the attention rank with the least to do; its index."""
+        index = min(range(len(self.queues)), key=self._rank_load)
+        self.queues[index].arrived.append(task)
+        return index
 
     def start(self, number: int, now_s: float) -> Running | None:
         """What a lane does from now on; None where it has nothing to do."""
+        if len(self.lanes) > 1:
+            self.lanes[number].refresh()
         run = self.lanes[number].plan()
         if run is None:
             return None
@@ -127,9 +145,8 @@ def replica_of(
     lanes = max(1, batch.micro_batches)
     slots = -(-batch.sequences_per_rank // lanes)
     tokens = cache_tokens(deployment, workload)
-    blocks = UNBOUNDED_BLOCKS
-    if tokens < inf:
-        blocks = int(tokens / lanes) // engine.block_tokens
+    blocks = int(tokens) // engine.block_tokens if tokens < inf else UNBOUNDED_BLOCKS
+    pools = [(BlockPool(blocks), Queue()) for _ in range(layout.dp)]
     chunk = batch.prefill_chunk or engine.step_tokens
     if isinstance(workload, ForwardWorkload):
         chunk = slots * workload.seq_len
@@ -138,11 +155,15 @@ def replica_of(
         deployment.role,
         [
             Lane(
-                [Rank(BlockCache(blocks, engine.block_tokens), slots) for _ in range(layout.dp)],
+                [
+                    Rank(BlockCache(pool, engine.block_tokens), slots, queue)
+                    for pool, queue in pools
+                ],
                 chunk,
                 engine.policy == "mixed",
                 layout.cp,
                 engine.poll_steps,
+                engine.align_steps,
             )
             for _ in range(lanes)
         ],

@@ -80,7 +80,7 @@ def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Out
     ]
     record = simulate(list(replicas.values()), load, entry, deaths)
     cache = next(iter(replicas.values())).lanes[0].ranks[0].cache
-    blocks, tokens = cache.num_blocks, cache.block_tokens
+    blocks, tokens = cache.pool.num_blocks, cache.block_tokens
     return Outcome(plan, load, conditions, record, len(replicas), fold, blocks, tokens, notes)
 
 
@@ -98,15 +98,7 @@ def check_lengths(plan: Plan, load: Load) -> None:
     """Every request fits the cache of one rank and the model's context."""
     longest = max(load.requests, key=lambda each: each.input_tokens + each.output_tokens)
     tokens = longest.input_tokens + longest.output_tokens
-    rooms = {
-        f"the cache of one rank of {each.name}": cache_tokens(each, plan.workload)
-        / max(1, each.batch.micro_batches)
-        for each in plan.deployments
-        if each.role != "prefill"
-    }
-    if plan.model.max_context is not None:
-        rooms["the model's context"] = plan.model.max_context
-    for name, room in rooms.items():
+    for name, room in longest_requests(plan).items():
         if tokens > room:
             raise SpecError(
                 Problem(
@@ -114,6 +106,18 @@ def check_lengths(plan: Plan, load: Load) -> None:
                     f"longer than {name}, {int(room):,} tokens"
                 )
             )
+
+
+def longest_requests(plan: Plan) -> dict[str, float]:
+    """Tokens that one request may have, by what limits them."""
+    rooms = {
+        f"the cache of one rank of {each.name}": cache_tokens(each, plan.workload)
+        for each in plan.deployments
+        if each.role != "prefill"
+    }
+    if plan.model.max_context is not None:
+        rooms["the model's context"] = plan.model.max_context
+    return rooms
 
 
 def _fold(plan: Plan, load: Load, conditions: Conditions) -> int:

@@ -24,7 +24,7 @@ class Span(NamedTuple):
     steps: int
     decoding: int
     prefilled: int  # prompt tokens, of all ranks
-    waiting: int
+    waiting: int  # of the queues that all lanes share: told by the first
     running: int
     used_blocks: int
 
@@ -136,16 +136,25 @@ class _Simulation:
             self._next_client()
             return
         replica = min(live, key=lambda each: each.load) if len(live) > 1 else live[0]
-        number, rank = replica.deliver(task)
-        running = replica.active.get(number)
-        if running is None:
-            self.idle[replica.number, number] = replica
-        elif running.run.steps > 1 and rank.load == len(rank.running) + 1 and rank.has_room(task):
-            steps = replica.lanes[number].steps_to_poll(running.steps_until(self.now_s))
+        index = replica.deliver(task)
+        self._wake(replica)
+        running = replica.active.get(0)
+        if running is None or running.run.steps == 1:
+            return
+        lane = replica.lanes[0]  # the only one, since only then steps are joined
+        rank = lane.ranks[index]
+        if len(rank.queue) == 1 and rank.has_room(task):
+            steps = lane.steps_to_poll(running.steps_until(self.now_s))
             if steps < running.run.steps:
                 running.run.steps = steps
                 running.end_s = running.start_s + running.seconds(steps)
-                self._await_end(replica, number, running)
+                self._await_end(replica, 0, running)
+
+    def _wake(self, replica: Replica) -> None:
+        """Lanes that had nothing to do look again."""
+        for number in range(len(replica.lanes)):
+            if number not in replica.active:
+                self.idle[replica.number, number] = replica
 
     def _start_idle(self) -> None:
         """Lanes begin when all that happens at this instant has happened."""
@@ -180,6 +189,8 @@ class _Simulation:
                     self._hand_over(replica, number, task)
         record.spans.append(self._span(replica, number, running))
         self.idle[replica.number, number] = replica
+        if any(replica.queues):
+            self._wake(replica)
 
     def _sent_s(self, replica: Replica, running: Running, first_tokens: int) -> float:
         """When the last token of a run has left its frontend, which sends them as they come; every
@@ -203,12 +214,12 @@ class _Simulation:
         if not replica.alive:
             return
         replica.alive = False
-        for number, lane in enumerate(replica.lanes):
+        for number in range(len(replica.lanes)):
             replica.version[number] += 1
-            replica.active.pop(number, None)
-            for task in list(lane.tasks):
-                task.restart(self.load.requests[task.index].input_tokens, 0)
-                self._enter(task, "decode")
+        replica.active.clear()
+        for task in list(replica.tasks):
+            task.restart(self.load.requests[task.index].input_tokens, 0)
+            self._enter(task, "decode")
 
     def _span(self, replica: Replica, number: int, running: Running) -> Span:
         lane, run = replica.lanes[number], running.run
@@ -220,7 +231,7 @@ class _Simulation:
             run.steps,
             run.sequences - len(run.chunks),
             sum(chunk.tokens for chunk in run.chunks),
-            sum(rank.load - len(rank.running) for rank in lane.ranks),
+            0 if number else sum(map(len, replica.queues)),
             sum(len(rank.running) for rank in lane.ranks),
-            max(rank.cache.used for rank in lane.ranks),
+            max(rank.cache.pool.used for rank in lane.ranks),
         )
