@@ -108,6 +108,7 @@ MEANINGS = {
     "bunching": "prefills met by chance, for each square root of the other requests",
     "lockstep": "share of the others that stay in step where prefills go first",
     "lockstep_tokens": "output tokens over which that fades by e",
+    "align_steps": "that a prompt waits for prompts of the other attention ranks",
     "ttft_base_s": "before a request is scheduled at all",
 }
 

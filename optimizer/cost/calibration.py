@@ -43,6 +43,7 @@ class Constants(NamedTuple):
     bunching: Column
     lockstep: Column
     lockstep_tokens: Column
+    align_steps: Column
     ttft_base_s: Column
 
 

@@ -123,7 +123,8 @@ def steady_state(
     dp, tp = given_columns["dp"], given_columns["tp"]
     cycle = decode_cycle(decode_s, running, dp, tp, constants)
     output_len = given_columns["output_len"]
-    return serving_times(cycle, Prefill(alone, alone), running, waiting, output_len, constants)
+    alone_s = Prefill(alone, alone)
+    return serving_times(cycle, alone_s, running, waiting, output_len, constants, ranks=dp)
 
 
 def equipped(given: Given, calibration: Calibration) -> Given:

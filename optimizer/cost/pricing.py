@@ -189,7 +189,15 @@ def _serving(
         0.0,  # none waits: a plan's sequences all fit the cache
         workload.output_len,
         constants,
-        Pipe(chosen.pp, rows.micro_batches, step.slowest_stage_s, one.slowest_stage_s, chunks),
+        Pipe(
+            rows.micro_batches,
+            step.slowest_stage_s,
+            step.total_s,
+            one.slowest_stage_s,
+            one.total_s,
+            chunks,
+        ),
+        chosen.dp,
     )
     times = corrected(times, drawn, workload.output_len)
     concurrency = (rows.sequences * chosen.dp).astype(np.float64)

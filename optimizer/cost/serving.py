@@ -52,36 +52,60 @@ class Prefill(NamedTuple):
 
 
 class Pipe(NamedTuple):
-    """A pipeline as decoding sees it [n]: stages, micro-batches, the slowest stage's seconds of a
-    decode step and of one chunk of a prompt, and the chunks of a prompt."""
+    """A pipeline as decoding sees it [n]: micro-batches, and the seconds of a decode step and of a
+    chunk of a prompt, on the slowest stage and on all."""
 
-    stages: Floats | Ints
     lanes: Floats | Ints
     decode_s: Floats
+    decode_through_s: Floats
     chunk_s: Floats
-    chunks: Floats
+    chunk_through_s: Floats
+    chunks: Floats  # of a prompt
 
 
+ONE_RANK = np.ones(1)
 ONE_STAGE = Pipe(*(np.ones(1) for _ in Pipe._fields))
 
 
-def bubbles(pipe: Pipe, prompts: Floats) -> Floats:
+def bubbles(pipe: Pipe, prompts: Floats, interrupting: Floats | float = 1.0) -> Floats:
     """Seconds that uneven micro-batches add to a round of decoding which meets so many prompts, on
-    top of the prompts' own time on a stage.
+    top of the prompts' own time on the slowest stage.
 
     A micro-batch with a chunk is slow on every stage, and those behind it wait at each: the round
-    takes stages x (decode + chunk), where equal steps would take lanes x decode and the chunk. (Of
-    a tandem of queues with as many customers as in flight the critical path turns into every slow
-    customer's way that it meets; Agrawal et al., 2024, show such bubbles in vLLM.) Prompts that
-    come within such a round go along in it; prompts come at random, one in so many micro-batches.
-    Left out: turns part of the way, which make a round longer by up to a ninth.
+    takes as long as it is on its way, where equal steps would take lanes x decode and the chunk.
+    (In a closed tandem of queues the critical path turns into every slow customer's way that it
+    meets; Agrawal et al., 2024, show such bubbles in vLLM.) Prompts that come within such a round
+    go along in it; they come at random. `interrupting` is the share of a chunk that shows. Left
+    out: turns part of the way, which make a round longer by up to a ninth.
     """
-    among = (pipe.lanes - 1.0) / pipe.lanes
-    spare = np.maximum(pipe.lanes - pipe.stages, 0) * pipe.decode_s
-    along = np.minimum(prompts * pipe.chunks, pipe.lanes) * among * pipe.chunk_s
-    turn = np.maximum((pipe.stages - 1) * pipe.chunk_s - spare - along, 0.0)
-    added: Floats = prompts / (1 + prompts * among) * turn
+    chunk_s, others = interrupting * pipe.chunk_s, (pipe.lanes - 1.0) / pipe.lanes
+    spare = np.maximum(pipe.lanes * pipe.decode_s - pipe.decode_through_s, 0.0)
+    along = np.minimum(prompts * pipe.chunks, pipe.lanes) * others * chunk_s
+    turn = np.maximum(interrupting * pipe.chunk_through_s - chunk_s - spare - along, 0.0)
+    added: Floats = prompts / (1 + prompts * others) * turn
     return added
+
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
+
+
+def gathering(prompts: Floats, ranks: Floats | Ints, most: Floats | float) -> Floats:
+    """Steps that a prompt waits in the mean until every attention rank has one, `most` at most,
+    where so many prompts come to a rank in a step, at random.
+
+    All ranks stand still while one prefills, so that engines hold prompts back (TensorRT-LLM's
+    attention_dp_config, SGLang's prefill delayer). Waits of a group over its size, which is
+    1 + ranks x prompts x its time (Wald, 1944); integrated over time at eight points. Left out:
+    ranks that have no slot free.
+    """
+    half, other = np.expand_dims(np.asarray(most) / 2, -1), np.expand_dims(ranks, -1) - 1.0
+    due = np.expand_dims(prompts, -1) * half * (1 + NODES)  # prompts of one rank so far
+    come = 1 - np.exp(-due)
+    missing = 1 - come**other
+    behind = due * (missing + other * (1 - come ** np.maximum(other - 1, 0)))
+    held = (half * missing) @ WEIGHTS
+    waited: Floats = (held + (half * behind) @ WEIGHTS) / (1 + ranks * prompts * held)
+    return waited
 
 
 class ServingTimes(NamedTuple):
@@ -111,6 +135,7 @@ def serving_times(
     output_len: Floats | float,
     constants: Constants,
     pipe: Pipe = ONE_STAGE,
+    ranks: Floats | Ints = ONE_RANK,
 ) -> ServingTimes:
     """TTFT and TPOT with `running` requests on a rank; `waiting` counts, in turns of the cache,
     those that queue for it.
@@ -126,12 +151,14 @@ def serving_times(
     lockstep = constants.lockstep * np.exp(-output_len / constants.lockstep_tokens)
     met = constants.prefill_work * (1 - lockstep) * others / output_len
     tpot = decode_s + met * prefill.busy_s
-    interrupts = pipe._replace(chunk_s=constants.prefill_work * pipe.chunk_s)
-    tpot = tpot + bubbles(interrupts, (1 - lockstep) * others / output_len)
+    prompts = (1 - lockstep) * others / output_len
+    tpot = tpot + bubbles(pipe, prompts, constants.prefill_work)
     ahead = (constants.first_wave + lockstep) * others + constants.bunching * np.sqrt(others)
     ttft = constants.ttft_base_s + prefill.first_s + tpot / 2 + ahead * prefill.busy_s
     ttft = ttft + np.minimum(prefill.room, ahead) * prefill.another_s
     ttft = ttft + waiting * output_len * tpot
+    held = np.minimum(others, 1) * gathering(prompts, ranks, constants.align_steps)
+    ttft = ttft + held * decode_s  # none prefills meanwhile
     # The slowest stage is busy for every request's prefill: no request takes less than all of them.
     ttft = np.maximum(ttft, running * prefill.busy_s - (output_len - 1) * tpot)
     return ServingTimes(ttft, tpot, ttft + (output_len - 1) * tpot)

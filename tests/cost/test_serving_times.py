@@ -14,6 +14,7 @@ from optimizer.cost.serving import (
     ServingTimes,
     bubbles,
     decode_cycle,
+    gathering,
     serving_times,
 )
 
@@ -103,6 +104,12 @@ def test_prompts_that_wait_share_a_chunk_through_the_whole_pipeline() -> None:
     assert found[1].tpot_s == found[0].tpot_s
 
 
+def pipe_of(stages: int, lanes: int, chunk_s: float) -> Pipe:
+    """Equal stages, a second each of decoding."""
+    steps = (lanes, 1.0, stages, chunk_s, stages * chunk_s, 1.0)
+    return Pipe(*(np.array([float(each)]) for each in steps))
+
+
 def tandem_round(stages: int, lanes: int, decode_s: float, chunk_s: float, share: float) -> float:
     """Seconds of a round of `lanes` customers in a closed tandem of FIFO queues, each slow on every
     stage with probability `share`: Lindley's recursion, stage by stage."""
@@ -125,9 +132,8 @@ def tandem_round(stages: int, lanes: int, decode_s: float, chunk_s: float, share
 def test_bubbles_are_those_of_a_closed_tandem_of_queues(
     stages: int, lanes: int, prompts: float, chunk_s: float
 ) -> None:
-    one = np.ones(1)
-    pipe = Pipe(stages * one, lanes * one, one, chunk_s * one, one)
-    found = max(stages, lanes) + prompts * chunk_s + float(bubbles(pipe, prompts * one)[0])
+    added = float(bubbles(pipe_of(stages, lanes, chunk_s), np.array([prompts]))[0])
+    found = max(stages, lanes) + prompts * chunk_s + added
     exact = tandem_round(stages, lanes, 1.0, chunk_s, prompts / lanes)
     within = 0.12 if lanes >= stages else 0.4  # fewer micro-batches than stages leave gaps
     assert -within * exact < found - exact < within * exact
@@ -136,13 +142,41 @@ def test_bubbles_are_those_of_a_closed_tandem_of_queues(
 
 
 def test_no_bubble_where_every_micro_batch_carries_a_chunk_or_there_is_one_stage() -> None:
-    one = np.ones(1)
-    for stages, lanes, prompts in ((1.0, 1.0, 0.5), (6.0, 6.0, 6.0), (6.0, 12.0, 20.0)):
-        pipe = Pipe(stages * one, lanes * one, one, 3 * one, one)
-        assert bubbles(pipe, prompts * one)[0] == pytest.approx(0.0)
+    for stages, lanes, prompts in ((1, 1, 0.5), (6, 6, 6.0), (6, 12, 20.0)):
+        assert bubbles(pipe_of(stages, lanes, 3.0), np.array([prompts])) == pytest.approx(0.0)
 
 
 def test_one_micro_batch_waits_for_every_prompt_on_every_stage() -> None:
-    one = np.ones(1)
-    pipe = Pipe(5 * one, one, one, 3 * one, one)
-    assert bubbles(pipe, 0.5 * one)[0] == pytest.approx(0.5 * 4 * 3)
+    assert bubbles(pipe_of(5, 1, 3.0), np.array([0.5])) == pytest.approx(0.5 * 4 * 3)
+
+
+@pytest.mark.parametrize(("ranks", "prompts"), [(2, 0.02), (8, 0.03), (8, 0.3), (16, 0.004)])
+def test_prompts_wait_until_every_rank_has_one(ranks: int, prompts: float) -> None:
+    """Poisson prompts on every rank, gathered for 60 steps at most from the first on, one group
+    after another."""
+    draw, waits = np.random.default_rng(0), []
+    for _ in range(4_000):
+        times = [np.cumsum(draw.exponential(1 / prompts, 80)) for _ in range(ranks)]
+        first = min(own[0] for own in times)
+        until = min(first + 60.0, max(own[0] for own in times))
+        came = np.concatenate(times)
+        waits += (until - came[came <= until]).tolist()
+    found = gathering(np.array([prompts]), np.array([ranks]), 60.0)
+    assert found == pytest.approx(np.mean(waits), rel=0.02)
+
+
+def test_one_rank_and_engines_that_do_not_wait_gather_nothing() -> None:
+    prompts = np.array([0.1])
+    assert gathering(prompts, np.array([1]), 60.0) == 0.0
+    assert gathering(prompts, np.array([8]), 0.0) == 0.0
+
+
+def test_a_light_stage_lets_a_prompt_pass_sooner() -> None:
+    """Three stages, the others half as slow as one of two seconds: 4 + 0.5 x 2 of all and of a
+    chunk of 6 s, which takes 12 s through; no decode step fills the gap."""
+    steps = (3.0, 2.0, 4.0, 6.0, 12.0, 1.0)
+    pipe = Pipe(*(np.array([each]) for each in steps))
+    prompts, spare = 0.3, 3 * 2.0 - 4.0
+    along = prompts * 2 / 3 * 6.0
+    expected = prompts / (1 + prompts * 2 / 3) * (12.0 - 6.0 - spare - along)
+    assert bubbles(pipe, np.array([prompts])) == pytest.approx(expected)

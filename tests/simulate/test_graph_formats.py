@@ -137,19 +137,19 @@ def chakra(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PIPELINE, "--format", "chakra", "--phase", "decode", "--micro-batches", 2, "--out", out
     )
     assert found.exit_code == 0, found.output
-    assert found.output == f"20 traces and their groups written to {out}/\n"
+    assert found.output == f"16 traces and their groups written to {out}/\n"
     return out
 
 
 def test_chakra_traces_sum_to_the_operator_table(chakra: Path) -> None:
-    """Each of two tensor-parallel ranks of ten stages runs its share: twenty files, twice the
+    """Each of four tensor-parallel ranks of four stages runs its share: 16 files, four times the
     table's totals a micro-batch."""
     table = load_plan(PIPELINE).deployment.phases["decode"]
     every = [attributes(node) for rank in traces(chakra) for node in rank]
     flops = sum(each.get("num_ops", 0) for each in every)
-    assert flops == pytest.approx(2 * 2 * table.total_flops[0])
+    assert flops == pytest.approx(4 * 2 * table.total_flops[0])
     moved = sum(each.get("tensor_size", 0) for each in every)
-    assert moved == pytest.approx(2 * 2 * table.total_bytes[0])
+    assert moved == pytest.approx(4 * 2 * table.total_bytes[0])
 
 
 def test_chakra_nodes_wait_only_for_their_own_rank(chakra: Path) -> None:
@@ -164,7 +164,7 @@ def test_chakra_collectives_name_groups_that_hold_their_rank(chakra: Path) -> No
     """What ASTRA-sim's reader asks of a collective: a type that it knows, a size, and a group whose
     name is a whole number other than 0 and that is among the groups."""
     groups = json.loads((chakra / "comm_groups.json").read_text())
-    assert sorted(rank for ranks in groups.values() for rank in ranks) == list(range(20))
+    assert sorted(rank for ranks in groups.values() for rank in ranks) == list(range(16))
     seen: dict[tuple[str, int], set[int]] = {}
     for rank, nodes in enumerate(traces(chakra)):
         for node in nodes:
@@ -188,7 +188,7 @@ def test_chakra_sends_meet_their_receives(chakra: Path) -> None:
                 assert rank == message[0 if node.type == 5 else 1]
                 (sent if node.type == 5 else received).add(message)
     assert sent == received
-    assert len(sent) == 2 * 9 * 2  # ranks of a stage x boundaries x micro-batches
+    assert len(sent) == 4 * 3 * 2  # ranks of a stage x boundaries x micro-batches
 
 
 def test_chakra_durations_keep_their_sum(chakra: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_picture_of_a_pipeline_has_a_block_for_each_stage_and_micro_batch(
 ) -> None:
     text = written(tmp_path, PIPELINE, "--format", "svg", "--phase", "decode")
     blocks = ElementTree.fromstring(text).findall("s:g", SVG)
-    assert len(blocks) == 10 * 10  # stages x micro-batches
+    assert len(blocks) == 4 * 4  # stages x micro-batches
     placed = {
         (box.get("x"), box.get("y"))
         for box in (g.find("s:rect", SVG) for g in blocks)

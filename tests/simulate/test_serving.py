@@ -149,9 +149,9 @@ def test_a_slow_micro_batch_holds_up_the_pipeline_behind_it() -> None:
     outputs = np.array([tokens for _, tokens in lengths])
     tpot = (np.array(record.finish_s) - np.array(record.first_s)) / (outputs - 1)
     found = float(tpot[5 * clients : 15 * clients].mean())
-    ones = np.ones(1)
-    pipe = Pipe(stages * ones, stages * ones, 0.01 * ones, 0.02 * ones, ones)
-    prompts = ones * clients / output
+    steps = (stages, 0.01, stages * 0.01, 0.02, stages * 0.02, 1.0)
+    pipe = Pipe(*(np.array([each]) for each in steps))
+    prompts = np.array([clients / output])
     expected = stages * 0.01 + float((prompts * 0.02 + bubbles(pipe, prompts))[0])
     assert found == pytest.approx(expected, rel=0.1)
     assert expected > 1.4 * (stages * 0.01 + 0.02 * clients / output)
