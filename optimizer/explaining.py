@@ -54,7 +54,7 @@ class BreakEven:
             )
         side = "at most" if self.below else "at least"
         today = "" if self.setting.today is None else f", today {show(self.setting.today)}"
-        return f"{self.setting.name}: {side} {show(self.value)}{today}; best there: {self.best}"
+        return f"{self.setting.name}: {side} {show(self.value)}{today} ({self.best} is best there)"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Why:
         else:
             lines += [explanation(self.named, self.winner)]
         if self.break_evens:
-            lines += ["", "what would make it win, each alone, by pricing again:"]
+            lines += ["", f"what would put it before {self.winner.name}, each alone, priced again:"]
             lines += [f"  {found.line()}" for found in self.break_evens]
         return "\n".join(lines)
 

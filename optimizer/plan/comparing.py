@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from optimizer.plan.document import Plan, RunnerUp
+from optimizer.plan.document import Deployment, Plan, RunnerUp
 from optimizer.plan.tables import PhaseTable
 from optimizer.plan.training import Training
 from optimizer.units import figure, gib, milliseconds
@@ -110,8 +110,15 @@ def terms(loser: Plan, winner: Plan) -> dict[str, list[Term]]:
             float(theirs.batch.sequences_per_rank),
             "",
         ),
+        Term("tokens of a prefill step", _prefill_tokens(mine), _prefill_tokens(theirs), ""),
     ]
     return found
+
+
+def _prefill_tokens(deployment: Deployment) -> float:
+    """What all attention ranks of all replicas take in at once."""
+    layout = deployment.layout
+    return float(deployment.batch.prefill_chunk * layout.dp * layout.replicas)
 
 
 def headline(loser: Plan, winner: Plan) -> str:
@@ -180,7 +187,8 @@ def explanation(plan: Plan, best: Plan) -> str:
         lines = [f"{plan.name} is the best. What stands against it:"]
         lines += [f"  {other.rank}. {other.name}: {other.why}" for other in plan.others]
         return "\n".join(lines)
-    lines = [f"{plan.name} (rank {plan.rank}) beside {best.name}: {headline(plan, best)}"]
+    rank = f" (rank {plan.rank})" if plan.rank != best.rank else ""
+    lines = [f"{plan.name}{rank} beside {best.name}: {headline(plan, best)}"]
     for title, found in terms(plan, best).items():
         rows = [(title, plan.name, best.name, "difference")]
         rows += [term.line() for term in found if term.here or term.other]
