@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import floor
 from typing import TYPE_CHECKING, NamedTuple
 
 from optimizer.search.fleet import Ask, FleetChoice, Objective, Vector, choose_fleet
-from optimizer.search.fleet.reach import MONEY_STEPS, cost_of
+from optimizer.search.fleet.reach import MONEY_STEPS, cost_of, within_reach
 from optimizer.spec.fleet import Fleet, Mode, Role
 
 if TYPE_CHECKING:
@@ -26,42 +27,68 @@ class _Tie(NamedTuple):
     unit: str
 
 
+LITTLE = (
+    1.05  # times the best one's GPUs or money: most alternatives cost no more, and few vectors do
+)
 TIES = (_Tie("gpus", 1, "GPUs"), _Tie("money", MONEY_STEPS, "an hour"))
 
 
 def alternatives(fleet: Fleet, asked: Asked, best: FleetChoice) -> list[str]:
     """A line each: the best fleet with one demand in its other mode, and without a pool that the
     best one uses; all else is chosen anew, and proven as the best fleet is."""
-    lines = []
+    lines, near = [], _near(fleet, asked, best)
     for index, (ask, answer) in enumerate(zip(asked.asks, best.chosen, strict=True)):
-        for mode, roles in ask.modes.items():
+        for mode in ask.modes:
             if answer is not None and mode != answer[0]:
-                asks = [*asked.asks]
-                asks[index] = ask._replace(modes={mode: roles})
-                other = _chosen(fleet, asked, asks, best)
+                forced = (_in_mode(asks, index, mode) for asks in (near, asked.asks))
+                other = _chosen(fleet, asked, forced, best)
                 lines.append(
                     f"{ask.name} with {CALLED[mode]}: {_against(fleet, asked, other, best)}"
                 )
     for pool in _pools(best) if len(asked.rooms) > 1 else ():
-        other = _chosen(fleet, asked, [_without(ask, pool) for ask in asked.asks], best)
+        fewer = ([_without(ask, pool) for ask in asks] for asks in (near, asked.asks))
+        other = _chosen(fleet, asked, fewer, best)
         name = fleet.cluster.pools[pool].name
         lines.append(f"without {name}: {_against(fleet, asked, other, best)}")
     return lines
 
 
+def _near(fleet: Fleet, asked: Asked, best: FleetChoice) -> Sequence[Ask]:
+    """The asks with just those vectors that a choice little worse than the best one can hold."""
+    if fleet.objective == "served":
+        return ()
+    return within_reach(asked.asks, asked.prices, fleet.objective, floor(best.value * LITTLE))
+
+
+def _in_mode(asks: Sequence[Ask], index: int, mode: Mode) -> list[Ask]:
+    """The asks with one demand in one mode."""
+    return [
+        ask._replace(modes={mode: ask.modes.get(mode, {})}) if place == index else ask
+        for place, ask in enumerate(asks)
+    ]
+
+
 def _chosen(
-    fleet: Fleet, asked: Asked, asks: Sequence[Ask], best: FleetChoice
+    fleet: Fleet, asked: Asked, tries: Iterable[Sequence[Ask]], best: FleetChoice
 ) -> FleetChoice | None:
-    """The best choice for these asks; ties are only settled where it is as good as the best."""
-    if fleet.objective != "served" and not all(any(map(_able, ask.modes.values())) for ask in asks):
-        return None
-    given = (asks, asked.rooms, asked.prices, fleet.objective)
-    found = choose_fleet(*given, ties=False)
-    return choose_fleet(*given) if found is not None and found.value == best.value else found
+    """The best choice for the last of some asks; for the first if it is little worse than the best.
+    Ties are only settled where it is as good."""
+    found = None
+    for asks in tries:
+        able = all(any(map(_able, ask.modes.values())) for ask in asks)
+        if not asks or not (able or fleet.objective == "served"):
+            continue
+        given = (asks, asked.rooms, asked.prices, fleet.objective)
+        found = choose_fleet(*given, ties=False)
+        if found is not None and found.value == best.value:
+            return choose_fleet(*given)
+        if found is not None and found.value <= best.value * LITTLE:
+            return found
+    return found
 
 
 def _able(roles: Mapping[Role, Sequence[Vector]]) -> bool:
-    return all(roles.values())
+    return bool(roles) and all(roles.values())
 
 
 def _without(ask: Ask, pool: int) -> Ask:
