@@ -83,6 +83,10 @@ class Candidates:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         return self._combined([self], lambda columns: _taken(columns[0], rows), {})
 
+    def first(self, many: int) -> Self:
+        """The first so many rows, without a copy."""
+        return self._combined([self], lambda columns: columns[0][:many], {})
+
     def overlaid(self, places: Ints, other: Self, rows: Ints) -> Self:
         """These candidates with rows of another in the places of some."""
         if not len(places):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, lower
 
 ORDERED = {"tp_inside", "cp_inside", "span", "pp_inside"}  # the columns that an order changes
 FEW, MANY = 2.0**-20, 2.0**30  # tokens of a step: all is latency, all is bandwidth
+SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 NOT_LESS_S = 1e-9  # of a stage and step, is not told apart
 
 
@@ -26,14 +28,41 @@ def price_best_order(job: Job, rows: Rows, layouts: Layouts) -> Candidates:
     """Every candidate priced in its best rank order: the usual one, unless another keeps a limit
     that it breaks or, both alike, gives more tokens/s. In serving that is least time of a request,
     its prefill and all its decode steps; in a forward pass, of the pass."""
-    found = price_best_cut(job, rows, layouts)
-    for few, order in _turns(job, layouts):
-        some, part = _rows_in(rows, few, len(layouts))
-        ordered = job._replace(order=_fixed(order))
-        other = price_best_cut(ordered, part, layouts.take(few))
-        better = beats(other, found, some)
-        found = found.overlaid(some[better], other, np.flatnonzero(better))
+    row, order = contenders(job, layouts)
+    if not len(row):
+        return price_best_cut(job, rows, layouts)
+    # Contenders right behind their layouts, so that depths ascend as before.
+    owner = np.concatenate([np.arange(len(layouts)), row])
+    place = np.argsort(owner, kind="stable")
+    behind = np.argsort(place, kind="stable")
+    usual = job.order(layouts)
+    orders = Order(*(np.concatenate(pair)[place] for pair in zip(usual, order, strict=True)))
+    some, contender = _rows_of(rows, row)
+    own = replace(rows, layout=behind[rows.layout])
+    more = replace(rows.take(some), layout=behind[len(layouts) + contender])
+    priced = price_best_cut(
+        job._replace(order=_fixed(orders)),
+        Rows.concatenate([own, more]),
+        layouts.take(owner[place]),
+    )
+    found = priced.first(len(rows))
+    turn = (np.arange(len(row)) - np.searchsorted(row, row))[contender]
+    for number in range(int(turn.max(initial=-1)) + 1):
+        now = np.flatnonzero(turn == number)
+        other = priced.take(len(rows) + now)
+        better = beats(other, found, some[now])
+        found = found.overlaid(some[now][better], other, np.flatnonzero(better))
     return found
+
+
+def _rows_of(rows: Rows, layouts: Ints) -> tuple[Ints, Ints]:
+    """(the rows of one layout after the other, for each which of these layouts it is of)."""
+    ascending = np.argsort(rows.layout, kind="stable")
+    start, end = (np.searchsorted(rows.layout[ascending], layouts, side) for side in SIDES)
+    counts = end - start
+    which = np.repeat(np.arange(len(layouts)), counts)
+    within = np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
+    return ascending[start[which] + within], which
 
 
 def ordered(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
@@ -41,8 +70,9 @@ def ordered(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
     the usual one would lose; None where that breaks a limit)."""
     usual = best = price_best_cut(job, rows, layouts)
     chosen = job
-    for _, order in _turns(job, layouts):
-        other_job = job._replace(order=_fixed(order))
+    row, orders = contenders(job, layouts)
+    for number in range(len(row)):
+        other_job = job._replace(order=_fixed(orders.take(np.array([number]))))
         other = price_best_cut(other_job, rows, layouts)
         if beats(other, best, np.zeros(1, dtype=np.int64))[0]:
             chosen, best = other_job, other
@@ -54,25 +84,6 @@ def ordered(job: Job, rows: Rows, layouts: Layouts) -> tuple[Job, float | None]:
 def _fixed(order: Order) -> OrderOf:
     """That order of the very layouts that it was made for."""
     return lambda layouts: order
-
-
-def _turns(job: Job, layouts: Layouts) -> Iterator[tuple[Ints, Order]]:
-    """(layouts, an order for each) until every contender had its turn; a layout once a turn."""
-    row, order = contenders(job, layouts)
-    first = np.searchsorted(row, row)
-    turn = np.arange(len(row)) - first
-    for number in range(int(turn.max(initial=-1)) + 1):
-        now = np.flatnonzero(turn == number)
-        yield row[now], order.take(now)
-
-
-def _rows_in(rows: Rows, few: Ints, layouts: int) -> tuple[Ints, Rows]:
-    """(the rows of some layouts, the same as rows of those layouts alone)."""
-    place = np.full(layouts, -1, dtype=np.int64)
-    place[few] = np.arange(len(few))
-    some = np.flatnonzero(place[rows.layout] >= 0)
-    part = rows.take(some)
-    return some, replace(part, layout=place[part.layout])
 
 
 def contenders(job: Job, layouts: Layouts) -> tuple[Ints, Order]:

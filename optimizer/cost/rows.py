@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -34,6 +35,15 @@ class Rows:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Rows:
         return Rows(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Rows]) -> Rows:
+        return cls(
+            **{
+                column.name: np.concatenate([getattr(part, column.name) for part in parts])
+                for column in fields(cls)
+            }
+        )
 
 
 def sequence_grid(most: int) -> Ints:
