@@ -93,7 +93,9 @@ def steps(given: Given, running: Floats) -> dict[str, Columns]:
         "pp_inside": ones,
         "imbalance": ones,
     }
-    one_switch = dict.fromkeys(("leaf", "pp_leaf"), np.full_like(ones, np.inf))
+    one_switch = dict.fromkeys(
+        ("leaf", "tp_leaf", "cp_leaf", "pp_leaf"), np.full_like(ones, np.inf)
+    )
     shared = {**columns, **alone, **one_switch}
     chunk = {"tokens": length / chunks(given), "context": (length + 1) / 2}
     batch = {"tokens": running, "context": length + columns["output_len"] / 2}

@@ -78,6 +78,12 @@ def degree_columns(job: Job, layouts: Layouts) -> dict[str, Floats]:
     near = whole_inside(job, layouts) | (order.pp > 1)
     columns["pp_inside"] = np.where((layouts.pp > 1) & near, 2.0, 1.0)
     columns["leaf"] = leaf_gpus(job.cluster, job.pool, layouts)
+    columns["tp_leaf"] = columns["cp_leaf"] = columns["leaf"]
+    if job.cluster.pools[job.pool].leaf is not None:
+        domains, of_tp = columns["leaf"] / layouts.span, layouts.tp / order.tp
+        rows = np.floor(domains / of_tp)  # domains follow each other as ranks do, tensor first
+        columns["tp_leaf"] = order.tp * np.minimum(domains, of_tp)
+        columns["cp_leaf"] = order.cp * np.clip(rows, 1.0, layouts.cp / order.cp)
     columns["pp_leaf"] = np.full(len(layouts), boundary_leaf(job.cluster, job.pool))
     return columns
 

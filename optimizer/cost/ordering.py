@@ -12,10 +12,10 @@ from optimizer.cost.candidates import Candidates
 from optimizer.cost.cuts import balancing, beats, price_best_cut
 from optimizer.cost.job import Job, degree_columns, whole_inside
 from optimizer.cost.price import part_seconds
-from optimizer.cost.rank_order import Order, OrderOf, other_orders
+from optimizer.cost.rank_order import Order, OrderOf, cut_evenly, other_orders
 from optimizer.cost.rows import Rows
 from optimizer.cost.stages import even_stages, stage_sums
-from optimizer.layout import Ints, Layouts
+from optimizer.layout import Ints, Layouts, leaf_gpus
 from optimizer.operators import BOUNDARY, EMBEDDING, HEAD, Floats, lower
 
 ORDERED = {"tp_inside", "cp_inside", "span", "pp_inside"}  # the columns that an order changes
@@ -94,9 +94,13 @@ def contenders(job: Job, layouts: Layouts) -> tuple[Ints, Order]:
     that bandwidth is all, and with the latter's slope alone. That has to hold for every stage,
     with the boundary behind it, in both cuts of the layers. Left out: tables of timed operators.
     """
-    row, order = other_orders(layouts, ~whole_inside(job, layouts))
-    if not len(row) or job.cluster.pools[job.pool].leaf is not None:
-        return row[:0], order.take(row[:0])
+    switched = job.cluster.pools[job.pool].leaf is not None
+    row, order = other_orders(layouts, ~whole_inside(job, layouts) & (not switched))
+    if switched:
+        kept = cut_evenly(leaf_gpus(job.cluster, job.pool, layouts)[row], layouts.take(row), order)
+        row, order = row[kept], order.take(kept)
+    if not len(row):
+        return row, order
     few = layouts.take(row)
     seconds = _seconds(job, few, [job.order(few), order])
     gain = {part: usual - other for part, (usual, other) in seconds.items()}

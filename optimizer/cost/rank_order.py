@@ -29,6 +29,7 @@ class Order(NamedTuple):
 
 
 OrderOf = Callable[[Layouts], Order]
+Flags = NDArray[np.bool_]
 
 
 def usual_order(layouts: Layouts) -> Order:
@@ -38,7 +39,7 @@ def usual_order(layouts: Layouts) -> Order:
     return Order(tp, cp, np.ones_like(tp))
 
 
-def other_orders(layouts: Layouts, may_share: NDArray[np.bool_]) -> tuple[Ints, Order]:
+def other_orders(layouts: Layouts, may_share: Flags) -> tuple[Ints, Order]:
     """(row of `layouts`, order) of every other way to fill a domain evenly: its GPUs are a product
     of tensor, context and data-parallel ranks that divide their degrees, for one stage or, where
     stages may share domains, for all of them.
@@ -72,3 +73,14 @@ def other_orders(layouts: Layouts, may_share: NDArray[np.bool_]) -> tuple[Ints, 
     ordering = np.argsort(rows, kind="stable")
     columns = (np.concatenate(each) for each in zip(*(order for _, order in found), strict=True))
     return rows[ordering], Order(*(column[ordering] for column in columns))
+
+
+def cut_evenly(leaf_gpus: NDArray[np.float64], layouts: Layouts, order: Order) -> Flags:
+    """Whether leaf switches with so many GPUs of a stage cut its tensor and context groups evenly
+    or not at all, where domains follow each other as ranks do: tensor first, then context [n]."""
+    domains = leaf_gpus.astype(np.int64) // layouts.span
+    of_tp, of_cp = layouts.tp // order.tp, layouts.cp // order.cp
+    rows = np.maximum(1, domains // of_tp)  # whole rows of tensor groups under a leaf
+    tensor = (domains % of_tp == 0) | (of_tp % domains == 0)
+    found: Flags = tensor & ((rows % of_cp == 0) | (of_cp % rows == 0))
+    return found

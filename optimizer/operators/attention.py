@@ -63,14 +63,14 @@ def families(part: str, layer: LayerType, model: ModelSpec) -> tuple[Family, ...
                 payload,
                 columns["tp"],
                 columns["tp_inside"],
-                columns["leaf"],
+                columns["tp_leaf"],
             ),
         )
 
     return (
         Family(part, ("tp", "tokens"), projections),
-        Family(part, ("tp", "cp", "tokens", "sequences", "context", "cp_inside", "leaf"), core),
-        Family(part, ("tp", "tokens", "tp_inside", "leaf"), closing),
+        Family(part, ("tp", "cp", "tokens", "sequences", "context", "cp_inside", "cp_leaf"), core),
+        Family(part, ("tp", "tokens", "tp_inside", "tp_leaf"), closing),
     )
 
 
@@ -170,7 +170,7 @@ def core_operators(
         exchange,
         cp,
         columns["cp_inside"],
-        np.maximum(1.0, np.floor(columns["leaf"] / tp)),
+        columns["cp_leaf"],
     )
     return (core, *extra, ring)
 

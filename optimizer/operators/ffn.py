@@ -62,7 +62,7 @@ def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
         Family(part, ("tp", "tokens"), matrices),
         Family(
             part,
-            ("tp", "tokens", "tp_inside", "leaf"),
+            ("tp", "tokens", "tp_inside", "tp_leaf"),
             lambda columns: (_all_reduce(columns, hidden),),
         ),
     )
@@ -70,7 +70,7 @@ def _dense(part: str, ffn: DenseFfn, model: ModelSpec) -> tuple[Family, ...]:
 
 def _all_reduce(columns: Columns, hidden: int) -> Operator:
     payload = columns["tokens"] * hidden * ACTIVATION_BYTES
-    inside, leaf = columns["tp_inside"], columns["leaf"]
+    inside, leaf = columns["tp_inside"], columns["tp_leaf"]
     return collective("ffn_all_reduce", "all_reduce", "tp", payload, columns["tp"], inside, leaf)
 
 
@@ -104,7 +104,9 @@ def _moe(part: str, ffn: MoeFfn, model: ModelSpec, engine: str) -> tuple[Family,
         Family(part, ("tp", "tokens"), around),
         Family(part, ("dp", "cp", "ep", "etp", "tokens", "imbalance"), routed),
         Family(
-            part, ("tp", "dp", "cp", "ep", "etp", "tokens", "span", "tp_inside", "leaf"), exchange
+            part,
+            ("tp", "dp", "cp", "ep", "etp", "tokens", "span", "leaf", "tp_inside", "tp_leaf"),
+            exchange,
         ),
     )
 
@@ -165,11 +167,11 @@ def _exchange(ffn: MoeFfn, hidden: int, columns: Columns) -> tuple[Operator, ...
     distinct = ep * (1.0 - (1.0 - 1.0 / ep) ** ffn.num_experts_per_token)
     stage, span, leaf = ep * etp, columns["span"], columns["leaf"]
     sent = np.where(apart, own * distinct * etp, 0.0)
-    inside_tp = columns["tp_inside"]
+    inside_tp, leaf_tp = columns["tp_inside"], columns["tp_leaf"]
     gathered, reduced = np.where(apart, own, 0.0), np.where(apart, 0.0, whole)
     return (
         collective("expert_dispatch", "all_to_all", "ep", sent, stage, span, leaf),
         collective("expert_combine", "all_to_all", "ep", sent, stage, span, leaf),
-        collective("expert_all_gather", "all_gather", "tp", gathered, tp, inside_tp, leaf),
-        collective("expert_all_reduce", "all_reduce", "tp", reduced, tp, inside_tp, leaf),
+        collective("expert_all_gather", "all_gather", "tp", gathered, tp, inside_tp, leaf_tp),
+        collective("expert_all_reduce", "all_reduce", "tp", reduced, tp, inside_tp, leaf_tp),
     )

@@ -29,7 +29,8 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
 
     Columns that families read, all float64 [n]: tp, cp, dp, ep, etp, span of the layout; tp_inside
     and cp_inside (ranks of a group in one domain); leaf (GPUs of a stage under one leaf switch,
-    inf: all); pp_inside and pp_leaf (2 where neighbouring stages share a domain, a leaf switch);
+    inf: all), tp_leaf and cp_leaf (ranks of a group there); pp_inside and pp_leaf (2 where
+    neighbouring stages share a domain, a leaf switch);
     tokens (new tokens of one attention rank), sequences (of one attention rank), context (cached
     tokens that a new token attends to, in the mean), logits (tokens that the head computes),
     imbalance (load of the hottest expert rank over the mean).
@@ -48,7 +49,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
                 payload,
                 columns["tp"],
                 columns["tp_inside"],
-                columns["leaf"],
+                columns["tp_leaf"],
             ),
         )
 
@@ -57,7 +58,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
         logits, tp = columns["logits"], columns["tp"]
         payload = logits * model.vocab_size / tp * ACTIVATION_BYTES
         sampled = SAMPLED_BYTES * logits * model.vocab_size
-        inside, leaf = columns["tp_inside"], columns["leaf"]
+        inside, leaf = columns["tp_inside"], columns["tp_leaf"]
         return (
             *products(matrix, "head", logits, tp, model.precision),
             memory("sampling", "head", sampled, SAMPLING_KERNELS),
@@ -81,7 +82,7 @@ def lower(model: ModelSpec, engine: str = "any") -> tuple[Family, ...]:
     )
     return (
         *layers,
-        Family(EMBEDDING, ("tp", "tokens", "tp_inside", "leaf"), embedding),
-        Family(HEAD, ("tp", "logits", "tp_inside", "leaf"), head),
+        Family(EMBEDDING, ("tp", "tokens", "tp_inside", "tp_leaf"), embedding),
+        Family(HEAD, ("tp", "logits", "tp_inside", "tp_leaf"), head),
         Family(BOUNDARY, ("tp", "tokens", "pp_inside", "pp_leaf"), boundary),
     )

@@ -15,7 +15,7 @@ from optimizer.cost.job import Job, degree_columns
 from optimizer.cost.ordering import contenders, price_best_order
 from optimizer.cost.parts import jobs_of
 from optimizer.cost.price import part_seconds, step_of
-from optimizer.cost.rank_order import Order, other_orders, usual_order
+from optimizer.cost.rank_order import Order, cut_evenly, other_orders, usual_order
 from optimizer.cost.rows import Rows, expand
 from optimizer.layout import Layouts, ParallelLayout
 from optimizer.operators import lower
@@ -235,3 +235,21 @@ def test_stages_share_their_domains_where_hops_between_them_are_slow() -> None:
     assert broken(document) == set()
     document["deployments"][0]["placement"]["inside"]["pp"] = 1
     assert "collectives" in broken(document)
+
+
+def test_under_leaf_switches_the_order_is_chosen_among_those_that_they_cut_evenly() -> None:
+    leaf = {"nodes": 4, "oversubscription": 2}
+    plan = planned(job_on("deepseek-v3", SERVING, nodes=16, leaf=leaf), "EP128-TP8-CP16")
+    assert plan.deployment.placement.inside == {"tp": 4, "cp": 2, "dp": 1, "pp": 1}
+    assert broken(json.loads(write_plan(plan))) == set()
+    rows = plan.deployment.phases["prefill"].rows
+    # four domains under a leaf: both halves of two rows of tensor groups
+    assert {(row.axis, row.inside, row.leaf) for row in rows if row.axis in ("tp", "cp")} == {
+        ("tp", 4, 8),
+        ("cp", 2, 4),
+    }
+    layouts = Layouts.of(ParallelLayout(tp=8, cp=6, ep=48), 8)
+    halves, quarters = (Order(*(np.array([n]) for n in (tp, 8 // tp, 1))) for tp in (4, 2))
+    assert cut_evenly(np.array([32.0]), layouts, halves)[0] == 0  # of three rows two
+    assert cut_evenly(np.array([16.0]), layouts, halves)[0] == 1
+    assert cut_evenly(np.array([24.0]), layouts, quarters)[0] == 0

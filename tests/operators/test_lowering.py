@@ -19,7 +19,8 @@ COLUMNS = ("tp", "cp", "dp", "ep", "etp", "span", "tokens", "sequences", "contex
 def lowered(name: str, engine: str = "any", **changes: float) -> dict[tuple[str, str], Operator]:
     """(part, operator name) -> operator of one step on one rank."""
     model = read_model(name).model
-    alone = {"imbalance": 1.0, "pp_inside": 1.0, "leaf": np.inf, "pp_leaf": np.inf}
+    alone = {"imbalance": 1.0, "pp_inside": 1.0, "pp_leaf": np.inf}
+    alone |= dict.fromkeys(("leaf", "tp_leaf", "cp_leaf"), np.inf)
     step = {**dict.fromkeys(COLUMNS, 1.0), **alone, **changes}
     step["tp_inside"] = min(step["tp"], step["span"])
     step["cp_inside"] = max(1.0, step["span"] // step["tp"])

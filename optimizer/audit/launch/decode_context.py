@@ -74,7 +74,7 @@ def _shared(family: Family, model: ModelSpec, ranks: int) -> Family:
         own = {**columns, "tp": columns["tp"] / ranks, "context": shared}
         return (*family.build(own), *_exchange(attention, columns, ranks))
 
-    return Family(family.part, (*family.depends, "tp_inside"), build)
+    return Family(family.part, (*family.depends, "tp_inside", "tp_leaf"), build)
 
 
 def _exchange(
@@ -88,7 +88,7 @@ def _exchange(
     else:
         asked = answered = kind.head_dim
     size = np.full(len(tokens), float(ranks))
-    place = (size, columns["tp_inside"], columns["leaf"])
+    place = (size, columns["tp_inside"], columns["tp_leaf"])
     each = tokens * heads
     queries = collective("dcp_queries", "all_gather", "cp", each * asked * ACTIVATION_BYTES, *place)
     exponents = collective("dcp_exponents", "all_gather", "cp", each * EXPONENT_BYTES, *place)
