@@ -88,6 +88,13 @@ def test_where_no_replica_is_left_requests_are_lost(plan: Plan) -> None:
     assert found["lost"] > 200
 
 
+def test_where_nothing_ever_ends_what_waited_is_still_counted(plan: Plan) -> None:
+    deaths = (Death("node0/gpu0", 0.01), Death("node1/gpu0", 0.01))
+    found = _summary(plan, Conditions(deaths=deaths), arrivals="burst", requests=20)
+    assert (found["finished"], found["lost"], found["tokens_per_s"]) == (0, 20, 0.0)
+    assert found["in_flight_mean"] <= 20
+
+
 def test_an_idle_gpu_may_die_without_harm() -> None:
     plan = load_plan(PIPELINE)
     used = {gpu for gpus in plan.deployment.placement.rank_gpu for gpu in gpus}

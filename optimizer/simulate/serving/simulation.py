@@ -107,7 +107,7 @@ class _Simulation:
         record.preemptions = sum(
             lane.preemptions for replica in self.replicas for lane in replica.lanes
         )
-        record.end_s = max((at for at in record.finish_s if at == at), default=0.0)
+        record.end_s = max((at for at in record.finish_s if at == at), default=self.now_s)
         return record
 
     def _at(self, at_s: float, what: Callable[..., None], *arguments: object) -> None:
