@@ -24,7 +24,11 @@ def test_ctrl_c_stops_a_run_that_is_in_the_solver() -> None:
     solver.parameters.linearization_level = 0
     solver.parameters.max_deterministic_time = 1.0
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        solver.solve(model)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            solver.solve(model)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
