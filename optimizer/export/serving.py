@@ -43,7 +43,7 @@ def vllm_command(plan: Plan, role: Role) -> str | None:
         words.append(f"--enable-eplb --eplb-config '{{\"num_redundant_experts\": {copies}}}'")
     words.append(f"--max-num-seqs {batch.sequences_per_rank}")
     words.append(f"--max-num-batched-tokens {max(batch.prefill_chunk, batch.sequences_per_rank)}")
-    words += [f"--max-model-len {tokens}" for tokens in _request_tokens(plan)]
+    words += [f"--max-model-len {tokens}" for tokens in _request_tokens(plan, role)]
     words.append(f"--gpu-memory-utilization {memory.limit_bytes / memory.gpu_bytes:.2f}")
     words += ["--kv-cache-dtype fp8"] if deployment.precision.kv_cache == "fp8" else []
     if role != "serving":
@@ -67,7 +67,7 @@ def sglang_command(plan: Plan, role: Role) -> str | None:
     words += [f"--ep-num-redundant-experts {copies}"] if copies and layout.ep > 1 else []
     words.append(f"--max-running-requests {batch.sequences_per_rank * layout.dp}")
     words.append(f"--chunked-prefill-size {batch.prefill_chunk * layout.dp}")
-    words += [f"--context-length {tokens}" for tokens in _request_tokens(plan)]
+    words += [f"--context-length {tokens}" for tokens in _request_tokens(plan, role)]
     words.append(f"--mem-fraction-static {_share(_lasting(deployment), memory.gpu_bytes):.2f}")
     words += ["--kv-cache-dtype fp8_e4m3"] if deployment.precision.kv_cache == "fp8" else []
     words += [f"--disaggregation-mode {role}"] if role != "serving" else []
@@ -84,7 +84,7 @@ def trtllm_command(plan: Plan, role: Role) -> str | None:
     words += [*_above_one("--pp_size", layout.pp), *_above_one("--ep_size", layout.ep)]
     words.append(f"--max_batch_size {batch.sequences_per_rank}")
     words.append(f"--max_num_tokens {max(batch.prefill_chunk, batch.sequences_per_rank)}")
-    words += [f"--max_seq_len {tokens}" for tokens in _request_tokens(plan)]
+    words += [f"--max_seq_len {tokens}" for tokens in _request_tokens(plan, role)]
     words.append(f"--kv_cache_free_gpu_memory_fraction {_cache_share(deployment):.2f}")
     options = ["enable_attention_dp: true", ATTENTION_DP] if layout.dp > 1 else []
     if layout.pp > 1:
@@ -108,8 +108,10 @@ def _above_one(flag: str, degree: int) -> list[str]:
     return [f"{flag} {degree}"] if degree > 1 else []
 
 
-def _request_tokens(plan: Plan) -> Iterator[int]:
-    if isinstance(plan.workload, ServingWorkload):
+def _request_tokens(plan: Plan, role: Role) -> Iterator[int]:
+    """Of a prefill worker nothing: its plan ends with the first token, but routers may hand it
+    requests with their whole answer."""
+    if isinstance(plan.workload, ServingWorkload) and role != "prefill":
         yield plan.workload.input_len + plan.workload.output_len
 
 

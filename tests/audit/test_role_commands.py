@@ -39,3 +39,10 @@ def test_an_engine_without_flags_for_a_layout_says_none(engine: str, name: str) 
     role: Role = "decode"
     assert COMMANDS[engine](plan(name), role) is None
     assert COMMANDS["sglang"](plan(name), role) is not None
+
+
+def test_a_prefill_worker_takes_requests_with_their_whole_answer() -> None:
+    found = plan("EP8-DP8")
+    for command, flag in (("vllm", "--max-model-len"), ("sglang", "--context-length")):
+        assert flag not in (COMMANDS[command](found, "prefill") or "")
+        assert flag in (COMMANDS[command](found, "decode") or "")
