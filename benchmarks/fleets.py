@@ -3,18 +3,20 @@
     python benchmarks/fleets.py
 
 8 models, each aggregated or with prefill and decode apart, on four pools of 2,336 GPUs; the same
-models on 256 irregular nodes.
+models on 256 irregular nodes; and the first fleet again with every second rate 10 % up, near what
+ran before.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 from optimizer.report.table import aligned
 
@@ -36,7 +38,7 @@ POOLS = (
 )
 
 
-def models() -> list[dict[str, object]]:
+def models() -> list[dict[str, Any]]:
     load = {"input_len": 2048, "output_len": 512, "ttft": "3 s", "tpot": "60 ms"}
     return [
         {"model": model, "workload": {**load, "request_rate": f"{rate} req/s"}}
@@ -59,30 +61,56 @@ def fleets() -> dict[str, dict[str, object]]:
     return {name: {**fleet, "models": models()} for name, fleet in found.items()}
 
 
+def grown(fleet: dict[str, object]) -> dict[str, object]:
+    """The fleet with every second rate 10 % up."""
+    found = models()
+    for number, (entry, rate) in enumerate(zip(found, RATES.values(), strict=True)):
+        entry["workload"] |= {"request_rate": f"{rate * (1.1 if number % 2 else 1):g} req/s"}
+    return {**fleet, "models": found}
+
+
+def timed(folder: Path, fleet: dict[str, object], *options: str) -> float:
+    """User seconds of a whole run, which writes fleet.json in the folder."""
+    source = folder / "fleet.yaml"
+    source.write_text(json.dumps(fleet), encoding="utf-8")
+    command = [sys.executable, "-m", "optimizer.cli", "fleet", str(source), "--quiet", *options]
+    process = subprocess.Popen([*command, "--out", str(folder / "fleet.json")])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return usage.ru_utime
+
+
 def main() -> None:
-    rows = [["fleet", "seconds", "status", "gap", "vectors", "combinations", "GPUs"]]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, fleet in fleets().items():
-            source, out = Path(folder) / "fleet.yaml", Path(folder) / "fleet.json"
-            source.write_text(json.dumps(fleet), encoding="utf-8")
-            start = time.perf_counter()
-            command = [sys.executable, "-m", "optimizer.cli", "fleet", str(source), "--quiet"]
-            subprocess.run([*command, "--out", str(out)], check=True)
-            took = time.perf_counter() - start
-            document = json.loads(out.read_text(encoding="utf-8"))
-            proof = document["proof"]
-            rows.append(
-                [
-                    name,
-                    f"{took:.1f}",
-                    proof["status"],
-                    f"{proof['gap']:.2%}",
-                    f"{proof['vectors']:,}",
-                    f"{proof['combinations']:.0e}",
-                    f"{document['gpus']:,}",
-                ]
-            )
+    rows = [["fleet", "user s", "status", "gap", "vectors", "combinations", "GPUs", "moves"]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plans = fleets()
+        for title, fleet in plans.items():
+            rows.append([title, *row_of(timed(folder, fleet), folder), ""])
+        first, fleet = next(iter(plans.items()))
+        timed(folder, fleet)
+        current = (folder / "fleet.json").rename(folder / "current.json")
+        took = timed(folder, grown(fleet), "--current", str(current))
+        moves = json.loads((folder / "moves.json").read_text(encoding="utf-8"))
+        chosen, best = (moves[which]["moved_bytes"] / 1e12 for which in ("chosen", "best"))
+        told = f"{chosen:.2f} TB (best fleet: {best:.2f})"
+        rows.append([f"{first}, grown, near it", *row_of(took, folder), told])
     print("\n".join(aligned(rows)))
+
+
+def row_of(took_s: float, folder: Path) -> list[str]:
+    """What stands in the table of one run."""
+    document = json.loads((folder / "fleet.json").read_text(encoding="utf-8"))
+    proof = document["proof"]
+    return [
+        f"{took_s:.1f}",
+        proof["status"],
+        f"{proof['gap']:.2%}",
+        f"{proof['vectors']:,}",
+        f"{proof['combinations']:.0e}",
+        f"{document['gpus']:,}",
+    ]
 
 
 if __name__ == "__main__":

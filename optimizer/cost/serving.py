@@ -98,6 +98,8 @@ def gathering(prompts: Floats, ranks: Floats | Ints, most: Floats | float) -> Fl
     1 + ranks x prompts x its time (Wald, 1944); integrated over time at eight points. Left out:
     ranks that have no slot free.
     """
+    if not np.any(most):
+        return np.zeros(np.broadcast_shapes(np.shape(prompts), np.shape(ranks)))
     half, other = np.expand_dims(np.asarray(most) / 2, -1), np.expand_dims(ranks, -1) - 1.0
     due = np.expand_dims(prompts, -1) * half * (1 + NODES)  # prompts of one rank so far
     come = 1 - np.exp(-due)
