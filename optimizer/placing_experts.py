@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import numpy as np
-
-from optimizer.errors import Problem, SpecError
 from optimizer.export.experts import expert_files
-from optimizer.layout import Ints
 from optimizer.plan import Answer, Plan
 from optimizer.report.files import run_name
 from optimizer.report.table import aligned
 from optimizer.search.experts import ExpertPlacement, place_experts
 from optimizer.search.experts.balance import placed_experts
 from optimizer.spec.linears import moe_layers
-from optimizer.spec.loads import read_loads
+from optimizer.spec.loads import read_expert_map, read_loads
 from optimizer.verify.experts import check_expert_placement
 
 
@@ -29,17 +22,19 @@ def place(
     current: str | None = None,
     max_moves: int | None = None,
     no_duplicates: bool = False,
+    prove: bool = False,
 ) -> tuple[ExpertPlacement, dict[str, str], list[str]]:
     """(the placement, its files by name, what the independent check does not accept)."""
     placement = place_experts(
-        read_loads(Path(loads)),
+        read_loads(loads),
         gpus,
         slots,
         nodes=nodes,
         groups=groups,
-        current=None if current is None else read_current(Path(current)),
+        current=None if current is None else read_expert_map(current),
         max_moves=max_moves,
         distinct=no_duplicates,
+        prove=prove,
     )
     document = placement.document()
     findings = [f"{check}: {detail}" for check, detail in check_expert_placement(document)]
@@ -71,17 +66,6 @@ def files_of_answer(answer: Answer) -> dict[str, str]:
         for share in answer.shares
         for name, text in files_of(share.plan).items()
     }
-
-
-def read_current(path: Path) -> Ints:
-    """The slots of a placement.json: [layers, slots]."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        found = np.asarray(document["physical_to_logical_map"], dtype=np.int64)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        message = "no placement: a placement.json holds a physical_to_logical_map, layers x slots"
-        raise SpecError(Problem(message, str(path), key="--current")) from None
-    return found
 
 
 def summary(placement: ExpertPlacement) -> str:

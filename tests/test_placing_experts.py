@@ -48,13 +48,26 @@ def test_moving_little_moves_no_more_than_asked(loads: Path, tmp_path: Path) -> 
     assert findings == []
 
 
+def test_what_vllm_and_sglang_read_is_a_current_placement_too(loads: Path, tmp_path: Path) -> None:
+    first, files, _ = place(str(loads), gpus=8, slots=24)
+    for name in ("vllm_expert_map.json", "sglang_expert_location.json"):
+        current = tmp_path / name
+        current.write_text(files[name])
+        again, _, _ = place(str(loads), gpus=8, slots=24, current=str(current), max_moves=0)
+        assert (again.physical_to_logical_map == first.physical_to_logical_map).all()
+
+
 def test_bad_loads_and_files_are_named(loads: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot hold"):
         place(str(loads), gpus=8, slots=8)
     broken = tmp_path / "broken.json"
     broken.write_text("[]")
-    with pytest.raises(SpecError, match="no placement"):
+    with pytest.raises(SpecError, match="one a layer"):
         place(str(loads), gpus=8, slots=24, current=str(broken))
+    parts = tmp_path / "parts.json"
+    parts.write_text(json.dumps([[slot % 16 + 0.5 for slot in range(24)]] * 4))
+    with pytest.raises(SpecError, match="whole numbers"):
+        place(str(loads), gpus=8, slots=24, current=str(parts))
     negative = tmp_path / "negative.csv"
     negative.write_text("1,2\n-3,4\n")
     with pytest.raises(SpecError, match=r"negative|at least 0"):

@@ -27,6 +27,7 @@ from optimizer.errors import EXIT_CHECK
 @click.option("--current", metavar="FILE", help="A placement.json to change as little as asked.")
 @click.option("--max-moves", type=click.IntRange(0), help="Slots a layer that may change.")
 @click.option("--no-duplicates", is_flag=True, help="No two copies of an expert on one GPU.")
+@click.option("--prove", is_flag=True, help="Two slots a GPU: close gaps, in seconds a layer.")
 @click.option(
     "--out",
     default=Path("results/placement.json"),

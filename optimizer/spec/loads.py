@@ -146,8 +146,9 @@ def _read_npy(path: Path) -> Floats:
     try:
         # mapped, so that a header that promises more than the file holds is refused
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of a broken header NumPy raises whatever its parser meets
-        raise SpecError(Problem(f"is no array of numbers: {error}", str(path))) from None
+    except Exception:  # of a broken header NumPy raises whatever its parser meets
+        message = "is no array of numbers as numpy.save writes it, or is cut short"
+        raise SpecError(Problem(message, str(path))) from None
     if array.dtype.kind not in "iuf":
         raise SpecError(Problem(f"must hold numbers, not {array.dtype}", str(path)))
     return _over_steps(np.asarray(array, dtype=np.float64))

@@ -169,6 +169,13 @@ def test_the_same_loads_give_the_same_map() -> None:
     assert (first.physical_to_logical_map == second.physical_to_logical_map).all()
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 5])
+def test_a_single_expert_fills_every_slot(gpus: int) -> None:
+    placement = place_experts(np.array([[7.0]]), gpus, 2 * gpus)
+    assert not placement.physical_to_logical_map.any()
+    assert placement.gaps.tolist() == [0.0]
+
+
 def test_loads_of_zero_are_placed_without_a_gap() -> None:
     placement = place_experts(np.zeros((2, 8)), gpus=4, slots=12)
     holds_together(placement)

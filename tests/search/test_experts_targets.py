@@ -32,15 +32,14 @@ def test_gaps_stay_below_target_and_eplb(case: Case, seed: int) -> None:
     assert time.process_time() - started < 10  # EPLB's rule in plain loops takes most of it
 
 
-@pytest.mark.parametrize("seed", [101, 202])
+@pytest.mark.parametrize("seed", [102, 104])  # a layer of each needs another run than the first
 def test_after_20_percent_drift_60_moves_a_layer_are_enough(seed: int) -> None:
     loads = expert_loads(DEEPSEEK, "calibrated", seed)
     current = place_experts(loads, 32, 288).physical_to_logical_map
     placement = place_experts(drifted(loads, 0.2, seed), 32, 288, current=current, max_moves=60)
     assert placement.moves is not None
     assert placement.moves.max() <= 60
-    assert 100 * placement.gaps.mean() <= 0.5
-    assert 100 * placement.gaps.max() <= 1.5
+    assert 100 * placement.gaps.max() <= 0.5
 
 
 def test_power_law_loads_are_as_skewed_as_they_should_be() -> None:

@@ -100,6 +100,11 @@ def test_a_missing_expert_and_a_stranger_are_named() -> None:
     assert "physical_to_logical_map" in changed("mean", "physical_to_logical_map", 0, 0, to=16)
 
 
+def test_whether_copies_must_lie_apart_is_stated() -> None:
+    document = {**DOCUMENTS["distinct"], "distinct": None}
+    assert {what for what, _ in check_expert_placement(document)} == {"distinct"}
+
+
 def test_an_expert_twice_on_a_gpu_breaks_the_distinct_rule() -> None:
     document = copy.deepcopy(DOCUMENTS["mean"])
     document["distinct"] = True

@@ -111,6 +111,6 @@ def pair(loads: Floats, counts: Ints) -> tuple[Ints, Floats]:
 def _count_vectors(experts: int, slots: int) -> Ints:
     """Every way to give `slots` to `experts`, at least one each: [vectors, experts]."""
     cuts = np.array(list(combinations(range(1, slots), experts - 1)), dtype=np.int64)
-    cuts = cuts.reshape(-1, experts - 1)
+    cuts = cuts.reshape(comb(slots - 1, experts - 1), experts - 1)
     edges = np.pad(cuts, ((0, 0), (1, 1)), constant_values=((0, 0), (0, slots)))
     return np.diff(edges, axis=1)

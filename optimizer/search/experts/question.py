@@ -60,7 +60,8 @@ def _current_problems(
     current: Ints, layers: int, experts: int, slots: int, gpus: int, distinct: bool
 ) -> list[Problem]:
     if current.shape != (layers, slots):
-        shape = f"must be {layers} layers x {slots} slots, is {current.shape}"
+        found = " x ".join(map(str, current.shape))
+        shape = f"must be {layers} layers x {slots} slots, is {found}"
         return [Problem(shape, key="current")]
     if current.min() < 0 or current.max() >= experts:
         return [Problem(f"experts must be 0 to {experts - 1}", key="current")]

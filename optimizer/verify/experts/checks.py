@@ -54,6 +54,9 @@ def _shape(document: dict[str, Any]) -> Iterator[Finding]:
         if value is not None and (not _whole(value) or value < least):
             yield key, f"must be null or a whole number of at least {least}"
             return
+    if not isinstance(document.get("distinct"), bool):
+        yield "distinct", "must be true or false"
+        return
     lists = [*LISTS, *(["current"] if document.get("current") is not None else [])]
     numbers = [*NUMBERS, *(["free_largest"] if document.get("free_largest") is not None else [])]
     for key in [*lists, *numbers, "certificates"]:
