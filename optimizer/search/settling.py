@@ -137,7 +137,7 @@ def _pool_note(job: Spanning, ranked: Ranked, chosen: Chosen) -> str:
     left = chosen.left
     own = left.take(left.layouts.pp == np.max(list(left.stages.values()), axis=0))
     if not len(own):
-        return "no replica fits into one pool"
+        return "none of the layouts searched keeps every limit in one pool"
     criterion = criteria(own, chosen.objective, job.cluster.num_live_gpus)[0]
     ends = np.stack([own.replicas_min, own.replicas_max])
     values = criterion.values(ends)
