@@ -73,6 +73,7 @@ def pipeline_of(plan: Plan, number: int) -> Pipeline:
         send_s,
         training.send_bytes,
         inside,
+        training.send_bytes / (layout.tp if training.sequence_parallel else 1),
         after,
     )
 

@@ -102,11 +102,13 @@ def _attention_kept(attention: Json, tp: int, tokens: float, low: float, again: 
 
 
 def in_flight(layout: dict[str, int], micro_batches: int, stage: int) -> float:
-    """Micro-batches that a stage keeps: pp - stage, and (pp - 1)/vp more when interleaved, no more
-    than there are and one at least."""
+    """Micro-batches that a stage keeps: pp - stage, no more than there are and one at least.
+    Interleaved, passes of one chunk ahead of the first backward, that one's own included."""
     pp, vp = layout["pp"], layout["vp"]
-    first = pp + (pp - 1) / vp if vp > 1 else float(pp)
-    return max(1.0, min(first - stage, float(micro_batches)))
+    if vp == 1:
+        return max(1.0, min(float(pp - stage), float(micro_batches)))
+    ahead = 2 * (pp - stage - 1) + (vp - 1) * pp
+    return max(1.0, min((ahead + 1) / vp, float(micro_batches)))
 
 
 def layer_sizes(plan: Json) -> Iterator[Outcome]:

@@ -32,6 +32,17 @@ def test_a_step_takes_what_the_plan_says(path: Path) -> None:
     assert run.step_s == pytest.approx(plan.predictions["step_s"].value, rel=0.02)
 
 
+def test_no_stage_keeps_more_than_the_plan_says(pipeline: Plan) -> None:
+    """Activations are kept from each forward pass to its backward, and messages until their pass:
+    no stage takes more than planned, and where every layer keeps the same, as much."""
+    (run,) = steps(pipeline)
+    planned = [each.components["activations"] for each in pipeline.deployments[0].memory.stages]
+    held = run.memory.peak_bytes.tolist()
+    for most, found in zip(planned, held, strict=True):
+        assert 0.9 * most < found < 1.005 * most
+    assert max(held) == pytest.approx(max(planned), rel=0.005)
+
+
 def test_every_micro_batch_passes_every_chunk_both_ways(pipeline: Plan) -> None:
     graph, training = step_graph(pipeline, 0), training_of(pipeline.deployments[0])
     names = [graph.operations[operation].name for operation in graph.operation.tolist()]

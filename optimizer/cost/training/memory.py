@@ -245,9 +245,11 @@ def _routed_tensors(
 
 
 def in_flight(layouts: TrainingLayouts, stage: Column = 0.0) -> Floats:
-    """Micro-batches whose activations stage `stage` keeps at once: min(m, pp - stage), times
-    1 + (pp - 1)/(pp vp) in all, stage 0, when interleaved (Korthikanti et al., 2022)."""
+    """Micro-batches whose activations stage `stage` keeps at once: min(m, pp - stage). Interleaved,
+    a stage runs 2 (pp - stage - 1) + (vp - 1) pp forward passes ahead, of one chunk in vp each
+    (Megatron-LM's warm-up), and one more: pp (1 + (pp - 1)/(pp vp)) on stage 0 (Korthikanti et al.,
+    2022), 2/vp less on each that follows."""
     pp, vp = layouts.pp, layouts.vp
-    first = np.where(vp > 1, pp * (1 + (pp - 1) / (pp * vp)), pp)
-    held: Floats = np.maximum(np.minimum(first - stage, layouts.micro_batches), 1.0)
+    found = np.where(vp > 1, pp + (pp - 1 - 2 * stage) / vp, pp - stage)
+    held: Floats = np.maximum(np.minimum(found, layouts.micro_batches), 1.0)
     return held

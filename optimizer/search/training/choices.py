@@ -64,6 +64,17 @@ def most_chunks(job: TrainingJob, pp: Ints) -> Ints:
     return np.maximum(1, (job.model.num_layers + 2) // pp)
 
 
+def interleavings(job: TrainingJob, pp: Ints) -> Flags:
+    """Whether a stage may have 2, 3, ... chunks [n, most - 1]: all of equal layers, but that the
+    ends have one less for the embedding, the head and each predicting layer (Megatron-LM's rule
+    without a layout by hand). Replayed, uneven chunks wait for each other at every turn."""
+    turns = np.arange(2, int(most_chunks(job, pp).max(initial=1)) + 1)
+    missing = -job.model.num_layers % (pp[:, None] * turns)
+    fits = turns <= most_chunks(job, pp)[:, None]
+    found: Flags = fits & (missing <= 2 + job.step.mtp_layers)
+    return found
+
+
 def interleaves(job: TrainingJob, pp: Ints, micro_batches: Ints) -> Flags:
     """Whether micro-batches come in whole rounds over the stages (Megatron-LM's rule)."""
     allowed = "interleaved" in job.workload.schedules
@@ -80,7 +91,9 @@ def schedule_counts(job: TrainingJob, layouts: Layouts, pairs: Pairs) -> tuple[F
         return np.zeros(len(pp), dtype=bool), np.zeros(len(pp), dtype=bool), able.astype(np.int64)
     plain = np.full(len(pp), "1f1b" in schedules) | ((pp == 1) & ("zero_bubble" in schedules))
     filled = (pp > 1) & ("zero_bubble" in schedules) & (job.workload.engine != "megatron")
-    rounds = np.where(interleaves(job, pp, pairs.micro_batches), most_chunks(job, pp) - 1, 0)
+    depths, depth = np.unique(pp, return_inverse=True)
+    ways = interleavings(job, depths).sum(axis=1)[depth]
+    rounds = np.where(interleaves(job, pp, pairs.micro_batches), ways, 0)
     if job.vp == 1:
         rounds = np.zeros_like(rounds)
     return plain, filled, rounds
@@ -152,7 +165,12 @@ def expand(job: TrainingJob, layouts: Layouts, pairs: Pairs) -> tuple[TrainingLa
     first = plain.astype(np.int64)[pair]
     second = first + filled[pair]
     schedule = np.where((place >= first) & (place < second), ZERO_BUBBLE, ONE_F_ONE_B)
-    turns = place - second + 2 if job.vp is None else np.full_like(place, job.vp)
+    turns = np.full_like(place, job.vp or 1)
+    if job.vp is None:
+        depths, depth = np.unique(layouts.pp[pairs.owner[pair]], return_inverse=True)
+        ordered = np.argsort(~interleavings(job, depths), axis=1, kind="stable") + 2
+        if ordered.size:
+            turns = ordered[depth, np.clip(place - second, 0, ordered.shape[1] - 1)]
     return _rows(job, layouts, pairs, pair, schedule, np.where(place >= second, turns, 1))
 
 

@@ -210,7 +210,8 @@ class _Model:
         self.model.add(self._objective <= max(0, int(most * self._scale)))
 
     def chosen(self, solver: cp_model.CpSolver) -> Chosen:
-        """The counts as chunks."""
+        """The counts as chunks. The first chunks have the most micro-batches in flight when the
+        last have none, up to 2 pp: there are the layers that keep least."""
         held = np.zeros((self._pp, len(self._kinds), len(self._modes)), dtype=np.int64)
         for key, count in self._count.items():
             held[key] = solver.value(count)
@@ -221,13 +222,16 @@ class _Model:
             layers = held.sum(axis=(1, 2))[None, :]
             sizes = chunk_sizes(layers, self._row.pp, self._row.vp)[0]
         by_chunk = np.zeros((len(sizes), *held.shape[1:]), dtype=np.int64)
+        layers_held = self.pieces.priced.memory_pieces.layers
+        leanest = [np.argsort(each.kept, kind="stable") for each in layers_held]
         layer = 0
         for chunk, size in enumerate(sizes.tolist()):
             for name in self._names[layer : layer + size]:
-                left = held[chunk % self._pp, self._kinds.index(name)]
-                mode = int(np.flatnonzero(left)[0])
+                kind = self._kinds.index(name)
+                left = held[chunk % self._pp, kind]
+                mode = next(int(each) for each in leanest[kind] if left[each])
                 left[mode] -= 1
-                by_chunk[chunk, self._kinds.index(name), mode] += 1
+                by_chunk[chunk, kind, mode] += 1
             layer += size
         mtp = next(mode for mode, used in enumerate(self._mtp) if solver.value(used))
         return Chosen(self._modes, by_chunk, mtp)

@@ -35,6 +35,7 @@ class Pipeline(NamedTuple):
     send_s: float = 0.0
     send_bytes: float = 0.0
     send_inside: int = 1
+    held_bytes: float = 0.0  # of a message, on one rank: where sequences are cut, a share of it
     after: tuple[tuple[str, str, float, float], ...] = ()
 
 
@@ -132,7 +133,7 @@ class _Draft:
             "pp",
             2,
             inside,
-            tensor_bytes=pipeline.send_bytes,
+            tensor_bytes=pipeline.held_bytes,
         )
         self.send, self.receive = len(self.operations), len(self.operations) + 1
         self.operations += [send, receive]

@@ -17,6 +17,7 @@ from optimizer.cost.training import (
     rates_of,
 )
 from optimizer.cost.training.memory import activation_bytes, in_flight, state_bytes
+from optimizer.simulate.schedules import SCHEDULES
 from optimizer.spec.model import DenseFfn, GroupedQueryAttention, LayerType
 from optimizer.spec.reading import read_cluster
 
@@ -88,6 +89,16 @@ def test_the_first_stage_keeps_a_micro_batch_for_each_stage() -> None:
 def test_later_stages_keep_fewer() -> None:
     layout = TrainingLayouts.of(8, pp=4, micro_batches=16)
     assert [float(in_flight(layout, float(stage))[0]) for stage in range(4)] == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("pp", "vp"), [(2, 2), (4, 3), (8, 12)])
+def test_interleaved_stages_keep_what_their_order_of_passes_has_open(pp: int, vp: int) -> None:
+    """Forward passes whose backward has not run, counted along each stage's own order."""
+    layout = TrainingLayouts.of(8, pp=pp, vp=vp, micro_batches=4 * pp)
+    for stage in range(pp):
+        kinds = [each.kind for each in SCHEDULES["interleaved"](stage, pp, vp, 4 * pp)]
+        opened = np.cumsum([1 if kind == "forward" else -1 for kind in kinds])
+        assert in_flight(layout, float(stage)) == pytest.approx(opened.max() / vp)
 
 
 @pytest.mark.parametrize(
