@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.cost.calibration import Constants
+from optimizer.cost.factoring import representatives
 from optimizer.layout import Ints
 from optimizer.operators import Floats
 
@@ -100,6 +101,12 @@ def gathering(prompts: Floats, ranks: Floats | Ints, most: Floats | float) -> Fl
     """
     if not np.any(most):
         return np.zeros(np.broadcast_shapes(np.shape(prompts), np.shape(ranks)))
+    if np.ndim(most) == 0 and np.size(prompts) > np.size(most):  # few of many rows are distinct
+        rows = [each.ravel() for each in np.broadcast_arrays(prompts, ranks)]
+        chosen, back = representatives(*rows)
+        if len(chosen) < len(back):
+            few: Floats = gathering(rows[0][chosen], rows[1][chosen], most)
+            return few[back].reshape(np.broadcast_shapes(np.shape(prompts), np.shape(ranks)))
     half, other = np.expand_dims(np.asarray(most) / 2, -1), np.expand_dims(ranks, -1) - 1.0
     due = np.expand_dims(prompts, -1) * half * (1 + NODES)  # prompts of one rank so far
     come = 1 - np.exp(-due)
