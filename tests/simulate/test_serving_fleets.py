@@ -30,6 +30,17 @@ def test_a_disaggregated_fleet_does_as_predicted() -> None:
     assert (found["finished"], found["lost"]) == (1000, 0)
 
 
+def test_a_cache_is_as_full_as_the_replica_that_holds_it_says() -> None:
+    """Ranks that decode have more than twice the cache of those that prefill."""
+    (plan,) = read_served(FLEETS / "disaggregated.json").values()
+    outcome = serve(plan, asked_load(plan))
+    decoding = outcome.num_blocks.index(max(outcome.num_blocks))
+    used = max(span.used_blocks for span in outcome.record.spans if span.replica >= decoding)
+    found = summarize(outcome)["cache"]
+    assert found["blocks_of_a_rank"] == outcome.num_blocks[decoding] > 2 * outcome.num_blocks[0]
+    assert found["fullest_share"] == pytest.approx(used / outcome.num_blocks[decoding])
+
+
 def test_each_demand_of_a_fleet_is_a_plan_of_all_its_parts() -> None:
     served = read_served(FLEETS / "mixed.json")
     document = json.loads((FLEETS / "mixed.json").read_text())

@@ -40,7 +40,7 @@ class Outcome:
     record: Record
     replicas: int
     fold: int
-    num_blocks: int
+    num_blocks: tuple[int, ...]  # of a rank of each replica
     block_tokens: int
     notes: tuple[str, ...]
 
@@ -79,8 +79,8 @@ def serve(plan: Plan, load: Load, conditions: Conditions = NOTHING_WRONG) -> Out
         if death.gpu in where
     ]
     record = simulate(list(replicas.values()), load, entry, deaths)
-    cache = next(iter(replicas.values())).lanes[0].ranks[0].cache
-    blocks, tokens = cache.pool.num_blocks, cache.block_tokens
+    caches = [each.lanes[0].ranks[0].cache for each in replicas.values()]
+    blocks, tokens = tuple(each.pool.num_blocks for each in caches), caches[0].block_tokens
     return Outcome(plan, load, conditions, record, len(replicas), fold, blocks, tokens, notes)
 
 

@@ -40,6 +40,7 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
     end_s = max(record.end_s, 1e-12)
     spans = np.array([span[2:] for span in record.spans]).reshape(-1, 8)
     seconds = spans[:, 1] - spans[:, 0]
+    blocks = np.array([max(outcome.num_blocks[span.replica], 1) for span in record.spans])
     lanes = len({span[:2] for span in record.spans})
     found: dict[str, Any] = {
         "plan": plan.name,
@@ -67,9 +68,9 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
             "max_of_a_lane": int(spans[:, 5].max(initial=0)),
         },
         "cache": {
-            "blocks_of_a_rank": outcome.num_blocks,
+            "blocks_of_a_rank": max(outcome.num_blocks),
             "block_tokens": outcome.block_tokens,
-            "fullest_share": float(spans[:, 7].max(initial=0)) / max(outcome.num_blocks, 1),
+            "fullest_share": float((spans[:, 7] / blocks).max(initial=0)),
         },
         "busy_share": float(seconds.sum()) / end_s / max(lanes, 1),
         "steps": int(spans[:, 2].sum()) * outcome.fold,
