@@ -9,7 +9,7 @@ works (and nothing moves), else in another one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -59,7 +59,6 @@ def survive(
     foremost ones lack where none of TRIED survives.
     """
     ranked = optimize(cluster, model, workload, top=max(top, TRIED), progress=progress, **options)
-    losses = losses_of(cluster, unit)
     found: list[Plan] = []
     fallbacks: list[Fallback] = []
     reasons = []
@@ -67,7 +66,7 @@ def survive(
         problem = gone(plan, unit)
         if problem is None and not found:
             progress(f"looking for what runs after the loss of a {unit} of {plan.name}")
-            answer = _after(plan, losses, options)
+            answer = _after(plan, unit, options)
             if isinstance(answer, str):
                 problem = answer
             else:
@@ -95,21 +94,29 @@ def gone(plan: Plan, unit: Unit) -> str | None:
     return next((detail for ok, detail in survival(document, unit) if not ok), None)
 
 
-def losses_of(cluster: Cluster, unit: Unit) -> tuple[Loss, ...]:
-    """The kinds of units: alike are those whose loss leaves domains of the same sizes."""
-    kinds: dict[tuple[int, int, int], list[str]] = {}
+def losses_of(
+    cluster: Cluster, unit: Unit, replicas: Sequence[Sequence[str]] = ()
+) -> tuple[Loss, ...]:
+    """The kinds of units: alike are those whose loss leaves domains of the same sizes and breaks
+    equally many of the `replicas` (the GPUs of each); one that breaks them all is of its own kind.
+    """
+    replicas_of: dict[str, set[int]] = {}
+    for index, gpus in enumerate(replicas):
+        for gpu in gpus:
+            replicas_of.setdefault(gpu, set()).add(index)
+    kinds: dict[tuple[int, int, int, int, str], list[str]] = {}
     for domain in cluster.domains:
         prefix = f"{cluster.pools[domain.pool].name}/" if len(cluster.pools) > 1 else ""
-        names = [gpu.removeprefix(prefix) for gpu in domain.gpus]
-        units: dict[str, int] = {}
-        for name in names:
-            key = name if unit == "gpu" else name.rpartition("/")[0]
-            units[key] = units.get(key, 0) + 1
-        for name, many in units.items():
-            kinds.setdefault((domain.pool, len(names), many), []).append(name)
-    return tuple(
-        Loss(pool, units[0], tuple(units)) for (pool, _, _), units in sorted(kinds.items())
-    )
+        units: dict[str, list[str]] = {}
+        for gpu in domain.gpus:
+            name = gpu.removeprefix(prefix)
+            units.setdefault(name if unit == "gpu" else name.rpartition("/")[0], []).append(gpu)
+        for name, gpus in units.items():
+            broken = len({each for gpu in gpus for each in replicas_of.get(gpu, ())})
+            alone = name if broken and broken == len(replicas) else ""
+            kind = (domain.pool, len(domain.gpus), len(gpus), broken, alone)
+            kinds.setdefault(kind, []).append(name)
+    return tuple(Loss(kind[0], units[0], tuple(units)) for kind, units in sorted(kinds.items()))
 
 
 def without(cluster: Cluster, loss: Loss) -> Cluster:
@@ -128,10 +135,10 @@ def without(cluster: Cluster, loss: Loss) -> Cluster:
     )
 
 
-def _after(plan: Plan, losses: tuple[Loss, ...], options: dict[str, Any]) -> list[Fallback] | str:
+def _after(plan: Plan, unit: Unit, options: dict[str, Any]) -> list[Fallback] | str:
     """The fallback of every kind of loss, or why there is none."""
     found = []
-    for loss in losses:
+    for loss in losses_of(plan.cluster, unit, plan.deployment.placement.rank_gpu):
         try:
             move = _fallback(plan, without(plan.cluster, loss), options)
         except InfeasibleError as error:

@@ -48,6 +48,24 @@ def test_the_losses_stand_for_every_unit_once() -> None:
     assert [len(loss.units) for loss in losses_of(cluster, "node")] == [1, 2]
 
 
+def test_a_node_that_breaks_both_replicas_has_a_fallback_of_its_own() -> None:
+    # replicas of 12 GPUs on nodes of 8: the node in the middle holds a part of both
+    cluster = read_cluster("h100-sxm", gpus=24)
+    gpus = [gpu for domain in cluster.domains for gpu in domain.gpus]
+    losses = losses_of(cluster, "node", [gpus[:12], gpus[12:]])
+    assert [loss.units for loss in losses] == [("node0", "node2"), ("node1",)]
+
+
+def test_an_idle_gpu_is_not_lost_as_one_in_use_is() -> None:
+    cluster = read_cluster("h100-sxm", gpus=8)
+    gpus = cluster.domains[0].gpus
+    losses = losses_of(cluster, "gpu", [gpus[:3], gpus[3:6]])
+    assert [loss.units for loss in losses] == [
+        ("node0/gpu6", "node0/gpu7"),
+        tuple(gpus[:6]),
+    ]
+
+
 def test_no_node_holds_what_no_other_has() -> None:
     plans, _ = sixteen()
     for plan in plans.plans:
