@@ -171,7 +171,8 @@ def _fallback(plan: Plan, left: Cluster, options: dict[str, Any]) -> Move:
             return move_from(plan, kept.best)
         except InfeasibleError:
             pass
-    plans = optimize(left, plan.model, plan.workload, **{**options, "top": 10}).plans
+    free = {**options, "top": 10, "strategy": None}  # what is left may not fit the layout named
+    plans = optimize(left, plan.model, plan.workload, **free).plans
     best = abs(plans[0].proof.value)
     near = [each for each in plans if abs(abs(each.proof.value) - best) <= NEAR * best]
     return min((move_from(plan, each) for each in near), key=lambda move: move.moved_bytes)

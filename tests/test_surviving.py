@@ -56,6 +56,17 @@ def test_a_node_that_breaks_both_replicas_has_a_fallback_of_its_own() -> None:
     assert [loss.units for loss in losses] == [("node0", "node2"), ("node1",)]
 
 
+def test_another_layout_may_run_where_the_one_named_no_longer_fits() -> None:
+    cluster, model, workload = job(24, concurrency=16)
+    plans, files = survive(cluster, model, workload, "node", strategy="canonical:PP3-EP4-DP4-x2")
+    assert plans.best.name == "PP3-EP4-DP4-x2"
+    rows = json.loads(files["fallbacks.json"])["fallbacks"]
+    middle = next(row for row in rows if row["lost"] == "node1")
+    assert middle["stands_for"] == ["node1"]
+    assert middle["verified"]
+    assert middle["moved_bytes"] > 0
+
+
 def test_an_idle_gpu_is_not_lost_as_one_in_use_is() -> None:
     cluster = read_cluster("h100-sxm", gpus=8)
     gpus = cluster.domains[0].gpus
