@@ -168,7 +168,7 @@ def _fallback(plan: Plan, left: Cluster, options: dict[str, Any]) -> Move:
                 plan.workload,
                 **{**options, "top": 1, "strategy": f"canonical:{same.name}"},
             )
-            return move_from(plan, kept.best)
+            return move_from(plan, _where_it_runs(plan, kept.best, lost))
         except InfeasibleError:
             pass
     free = {**options, "top": 10, "strategy": None}  # what is left may not fit the layout named
@@ -176,6 +176,20 @@ def _fallback(plan: Plan, left: Cluster, options: dict[str, Any]) -> Move:
     best = abs(plans[0].proof.value)
     near = [each for each in plans if abs(abs(each.proof.value) - best) <= NEAR * best]
     return min((move_from(plan, each) for each in near), key=lambda move: move.moved_bytes)
+
+
+def _where_it_runs(plan: Plan, kept: Plan, lost: Sequence[Sequence[str]]) -> Plan:
+    """The kept replicas on the GPUs that they run on, where verify finds nothing against it: the
+    loss may have changed which tiers they span by the planner's count."""
+    deployment = kept.deployment
+    own = tuple(each for each in plan.deployment.placement.rank_gpu if each not in lost)
+    used = {gpu for replica in own for gpu in replica}
+    idle = tuple(gpu for each in kept.cluster.domains for gpu in each.gpus if gpu not in used)
+    placement = deployment.placement.model_copy(update={"rank_gpu": own, "idle_gpus": idle})
+    stays = deployment.model_copy(update={"placement": placement})
+    settled = sealed(kept.model_copy(update={"deployments": (stays,)}))
+    findings = verify_plan(settled.model_dump(mode="json", by_alias=True))
+    return settled if all(finding.ok for finding in findings) else kept
 
 
 def _line(fallback: Fallback) -> str:

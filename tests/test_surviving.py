@@ -61,6 +61,8 @@ def test_another_layout_may_run_where_the_one_named_no_longer_fits() -> None:
     plans, files = survive(cluster, model, workload, "node", strategy="canonical:PP3-EP4-DP4-x2")
     assert plans.best.name == "PP3-EP4-DP4-x2"
     rows = json.loads(files["fallbacks.json"])["fallbacks"]
+    outer = next(row for row in rows if row["lost"] == "node0")
+    assert outer["moved_bytes"] == 0  # the replica that is left stays where it runs
     middle = next(row for row in rows if row["lost"] == "node1")
     assert middle["stands_for"] == ["node1"]
     assert middle["verified"]
