@@ -15,7 +15,7 @@ from optimizer.cli.dag import dag
 from optimizer.cli.evaluate import evaluate
 from optimizer.cli.experts import experts
 from optimizer.cli.fleet import fleet
-from optimizer.cli.job import OBJECTIVES, calibration_option, job_options
+from optimizer.cli.job import OBJECTIVES, WITHIN, calibration_option, job_options
 from optimizer.cli.regress import regress
 from optimizer.cli.sections import SectionedGroup
 from optimizer.cli.simulate import simulate
@@ -52,13 +52,7 @@ COMMANDS = (why, remedies, evaluate, calibrate, experts, audit, fleet, regress, 
 @click.option(
     "--current", type=click.Path(path_type=Path), metavar="PLAN", help="Stay close to what runs."
 )
-@click.option(
-    "--within",
-    type=click.FloatRange(0, 1),
-    default=0.02,
-    show_default=True,
-    help="Share of the objective that staying close to --current may cost.",
-)
+@WITHIN
 @click.option(
     "--explain",
     type=click.IntRange(1, 100),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from optimizer.cli.job import WITHIN
 from optimizer.errors import EXIT_CHECK, EXIT_TIME
 
 
@@ -25,13 +26,7 @@ from optimizer.errors import EXIT_CHECK, EXIT_TIME
     metavar="FLEET.json",
     help="Stay close to the fleet that runs; what moves is written to moves.json beside the fleet.",
 )
-@click.option(
-    "--within",
-    type=click.FloatRange(0, 1),
-    default=0.02,
-    show_default=True,
-    help="Share of the objective that staying close to --current may cost.",
-)
+@WITHIN
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 def fleet(fleet: Path, out: Path, current: Path | None, within: float, quiet: bool) -> None:
     """Serve several models' request rates at the fewest GPUs, least money, or as far as they go."""

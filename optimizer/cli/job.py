@@ -11,6 +11,14 @@ import click
 ENGINES = ("any", "vllm", "sglang", "trtllm", "megatron")
 OBJECTIVES = ("throughput", "latency", "gpus", "balanced")
 
+WITHIN = click.option(
+    "--within",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Share of the objective that staying close to --current may cost.",
+)
+
 WORKLOAD_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--batch", {"type": int, "help": "Sequences of one forward pass."}),
     ("--seq-len", {"type": int, "help": "Tokens of each of them."}),

@@ -15,7 +15,7 @@ from optimizer.search.relaxing import COSTS, cost_of
 from optimizer.spec.cluster import MAX_GPUS, MAX_NODES, Cluster, Gpu, Pool
 from optimizer.spec.formats import FORMATS, Format
 from optimizer.spec.model import ModelSpec, Precision
-from optimizer.spec.workload import Limit
+from optimizer.spec.workload import Limit, ServingWorkload
 from optimizer.units import gib, milliseconds
 
 Spec = TypeVar("Spec", Pool, Cluster)
@@ -40,7 +40,8 @@ def with_count(job: Job, name: str, value: int, kind: str) -> Change:
     old = getattr(job.workload, name)
     update: dict[str, object] = {name: value}
     if name == "input_len":
-        update["prefix_len"] = getattr(job.workload, "prefix_len") * value // old  # noqa: B009
+        assert isinstance(job.workload, ServingWorkload)  # no other has an input length
+        update["prefix_len"] = job.workload.prefix_len * value // old
     text = f"{name.replace('_', ' ')} {old:,} -> {value:,}"
     workload = job.workload.model_copy(update=update)
     return Change(kind, name, text, cost_of(kind, old / value), job._replace(workload=workload))
@@ -48,7 +49,9 @@ def with_count(job: Job, name: str, value: int, kind: str) -> Change:
 
 def with_rate(job: Job, value: float) -> Change:
     """Another request rate, in requests a second."""
-    old: float = getattr(job.workload, "request_rate")  # noqa: B009
+    assert isinstance(job.workload, ServingWorkload)
+    old = job.workload.request_rate
+    assert old is not None
     workload = job.workload.model_copy(update={"request_rate": value})
     text = f"request rate {old:.3g}/s -> {value:.3g}/s"
     cost = cost_of("load", old / value)

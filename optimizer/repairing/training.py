@@ -70,7 +70,8 @@ def _batches(job: Job, judged: ParallelLayout | None) -> Iterator[Change]:
 
 
 def _lengths(job: Job) -> Iterator[Change]:
-    length: int = getattr(job.workload, "sequence_length")  # noqa: B009
+    assert isinstance(job.workload, TrainingWorkload)
+    length = job.workload.sequence_length
     for factor in SHORTER:
         if length % (2 * factor) == 0:
             yield with_count(job, "sequence_length", length // factor, "tokens")

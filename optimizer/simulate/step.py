@@ -18,7 +18,7 @@ from optimizer.simulate.graph.graph import Floats, Graph
 from optimizer.simulate.graph.operations import operations_of
 from optimizer.simulate.measuring import Memory, RankTimes, rank_times, replayed_memory
 from optimizer.simulate.serving.serve import NOTHING_WRONG, Conditions
-from optimizer.simulate.table import COLLECTIVES
+from optimizer.simulate.table import COLLECTIVES, phase_table
 from optimizer.simulate.training_step import step_graph, training_of
 
 TURNS = 3  # decode steps in a row: the last one is the steady state
@@ -144,7 +144,7 @@ def _steady(run: Run, turns: int) -> float:
 def planned_seconds(deployment: Deployment, phase: str, micro_batches: int) -> float:
     """The same step by the plan's table alone: decode goes round, or waits for the slowest stage;
     prefill's chunks follow each other."""
-    table = deployment.phases[phase]  # type: ignore[index]
+    table = phase_table(deployment, phase)
     around, slowest = table.total_seconds[0], table.slowest_stage_s
     if phase == "decode":
         return max(around, micro_batches * slowest)

@@ -81,12 +81,23 @@ def _along(column: _Column, quantity: Quantity, context: float) -> Floats:
     return first if not share else (1 - share) * first + share * values[:, low + 1]
 
 
+def phase_table(deployment: Deployment, phase: str) -> PhaseTable:
+    """The operators of one phase as the plan has them; PlanError where it has none."""
+    for name, table in deployment.phases.items():
+        if name == phase:
+            return table
+    message = "the plan has none; plan again from the same inputs"
+    raise PlanError(f"{_where(deployment, phase)}: {message}")
+
+
+def _where(deployment: Deployment, phase: str) -> str:
+    return f"operator table of {deployment.name}, {phase}"
+
+
 def step_table(cluster: Cluster, deployment: Deployment, phase: str) -> StepTable:
     """A deployment's table of one phase; PlanError names a missing phase, point or value."""
-    table: PhaseTable | None = deployment.phases.get(phase)  # type: ignore[call-overload]
-    where = f"operator table of {deployment.name}, {phase}"
-    if table is None:
-        raise PlanError(f"{where}: the plan has none; plan again from the same inputs")
+    table = phase_table(deployment, phase)
+    where = _where(deployment, phase)
     _check(table, where)
     values = _values(table, _links(cluster, deployment, table, where))
     grid = table.grid

@@ -41,7 +41,7 @@ def test_each_engines_budget_by_hand() -> None:
     """100 GiB, 40 of weights, 10 of activations and the rest."""
     amounts = (40 * GIB, 10 * GIB, 100 * GIB)
     for kind, room in (("whole", 40), ("static", 50), ("free", 45)):
-        budget = Budget(kind, "", 0.9)  # type: ignore[arg-type]
+        budget = Budget(kind, "", 0.9)
         assert room_for_cache(budget, *amounts).bytes == pytest.approx(room * GIB)
     assert room_for_cache(Budget("stated", "", 1, 7 * GIB), *amounts).bytes == 7 * GIB
 

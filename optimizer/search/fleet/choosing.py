@@ -223,7 +223,7 @@ def _solved(
         variables, weights = [x for x, _ in terms[name]], [weight for _, weight in terms[name]]
         total = cp_model.LinearExpr.weighted_sum(variables, weights)
         model.minimize(total)
-        model.clear_hints()  # type: ignore[no-untyped-call]
+        model.clear_hints()  # type: ignore[no-untyped-call]  # ortools gives it no types
         for variable in {x.index: x for own in picked.values() for x in own}.values():
             if values:
                 model.add_hint(variable, values[variable.index])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optimizer.plan import Deployment, OperatorRow
 from optimizer.simulate.graph.graph import RECEIVE, Operation
 from optimizer.simulate.graph.wiring import READS, members
-from optimizer.simulate.table import COLLECTIVES, POOL_SEND, QUANTITIES, step_table
+from optimizer.simulate.table import COLLECTIVES, POOL_SEND, QUANTITIES, phase_table, step_table
 from optimizer.spec.cluster import Cluster
 from optimizer.spec.model import ModelSpec
 
@@ -20,7 +20,7 @@ def operations_of(
     """One run of each row with `load` times the plan's tokens; a send is followed by its
     receive."""
     table = step_table(cluster, deployment, phase)
-    point = deployment.phases[phase].grid[0]  # type: ignore[index]
+    point = phase_table(deployment, phase).grid[0]
     tokens = load * point.tokens
     values = {name: table.at(name, tokens, point.context) for name in QUANTITIES}
     hidden = tokens * model.hidden_size * ACTIVATION_BYTES
@@ -57,7 +57,7 @@ def operations_of(
 def operation_pools(deployment: Deployment, phase: str) -> list[str | None]:
     """Where each of these operations runs; None: in every pool that its deployment has."""
     found: list[str | None] = []
-    for row in deployment.phases[phase].rows:  # type: ignore[index]
+    for row in phase_table(deployment, phase).rows:
         pool = None if row.name == POOL_SEND else row.pool
         found += [pool] * (1 + (row.kind == "send_recv"))
     return found

@@ -41,7 +41,7 @@ class Slow:
         return lambda: sequences * 1e-6
 
     def seconds(self, run: Callable[[], object]) -> float:
-        return float(run()) * next(self.hiccups)  # type: ignore[arg-type]
+        return float(run()) * next(self.hiccups)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ needs_tables = pytest.mark.skipif(
 def product(m: float, n: float, k: float, kind: str = "gemm") -> Operator:
     flops, moved = np.array([2 * m * n * k]), np.array([2 * (m * n + m * k + n * k)])
     sizes = (np.array([size]) for size in (m, n, k))
-    return Operator("product", "ffn", kind, flops, moved, "bf16", 1.0, *sizes)  # type: ignore[arg-type]
+    return Operator("product", "ffn", kind, flops, moved, "bf16", 1.0, *sizes)
 
 
 def rows(**changes: object) -> pd.DataFrame:
