@@ -152,7 +152,7 @@ def test_no_repair_asks_for_all_that_another_asks_for() -> None:
 
 def test_the_concurrency_offered_is_the_largest_that_works() -> None:
     change = of_kind(refusal_of("concurrency"), "load").changes[0]
-    offered = getattr(change.job.workload, "concurrency")  # noqa: B009
+    offered = change.job.workload.concurrency
     assert offered < 4096
     one_more = with_count(hopeless("concurrency"), "concurrency", offered + 1, "load")
     assert has_plan(change.job)
@@ -161,7 +161,7 @@ def test_the_concurrency_offered_is_the_largest_that_works() -> None:
 
 def test_the_limit_offered_is_the_least_of_two_digits_that_works() -> None:
     change = of_kind(refusal_of("percentile"), "tpot").changes[0]
-    offered = getattr(change.job.workload, "tpot").value_s  # noqa: B009
+    offered = change.job.workload.tpot.value_s
     assert f"{offered * 1e3:.0f} ms (p99)" in change.text
     less = with_limit(hopeless("percentile"), "tpot", (offered - 1.2e-3) / 8e-3)
     assert has_plan(change.job)
@@ -260,7 +260,7 @@ def test_at_a_confidence_repairs_hold_at_that_confidence() -> None:
     certain, nominal = refuse(job), refusal_of("percentile")
     assert "at confidence 0.9" in render(certain)
     limits = [
-        getattr(of_kind(refusal, "tpot").changes[0].job.workload, "tpot").value_s  # noqa: B009
+        of_kind(refusal, "tpot").changes[0].job.workload.tpot.value_s
         for refusal in (nominal, certain)
     ]
     assert limits[0] < limits[1]

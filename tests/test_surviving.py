@@ -43,7 +43,7 @@ def test_every_loss_has_a_verified_plan_that_avoids_what_died() -> None:
 def test_the_losses_stand_for_every_unit_once() -> None:
     cluster = read_cluster("h100-sxm", gpus=20)
     for unit, many in (("gpu", 20), ("node", 3)):
-        units = [name for loss in losses_of(cluster, unit) for name in loss.units]  # type: ignore[arg-type]
+        units = [name for loss in losses_of(cluster, unit) for name in loss.units]
         assert len(units) == len(set(units)) == many
     assert [len(loss.units) for loss in losses_of(cluster, "node")] == [1, 2]
 

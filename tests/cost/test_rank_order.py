@@ -70,7 +70,7 @@ def test_groups_that_lie_in_one_domain_keep_the_usual_order() -> None:
 def pass_s(job: Job, layout: ParallelLayout, near: dict[str, float]) -> float:
     """Seconds of one pass of one sequence where so many ranks of each group share a domain."""
     columns = degree_columns(job, Layouts.of(layout, 1))
-    length = job.workload.seq_len  # type: ignore[union-attr]
+    length = job.workload.seq_len
     step = {"tokens": np.ceil(length / layout.cp), "sequences": 1.0, "logits": 1.0}
     step |= {"context": (length + 1) / 2, **near}
     columns |= {name: np.array([value]) for name, value in step.items()}
@@ -165,7 +165,7 @@ def test_every_candidate_has_its_best_order_and_is_never_worse_than_in_the_usual
 
 def test_ranks_of_a_domain_are_two_context_ranks_of_four_tensor_ranks() -> None:
     near = {"tp": 4, "cp": 2, "dp": 1, "pp": 1}
-    order = stage_order(ParallelLayout(tp=8, cp=2, dp=2), near)  # type: ignore[arg-type]
+    order = stage_order(ParallelLayout(tp=8, cp=2, dp=2), near)
     assert order[:8] == [0, 1, 2, 3, 8, 9, 10, 11]
     assert order[8:16] == [4, 5, 6, 7, 12, 13, 14, 15]
     assert order[16:20] == [16, 17, 18, 19]

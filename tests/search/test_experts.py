@@ -204,4 +204,4 @@ def test_loads_of_zero_are_placed_without_a_gap() -> None:
 def test_a_question_without_an_answer_says_why(change: dict[str, object], says: str) -> None:
     question = {"loads": np.ones((2, 8)), "gpus": 4, "slots": 12, **change}
     with pytest.raises(SpecError, match=says):
-        place_experts(**question)  # type: ignore[arg-type]
+        place_experts(**question)

@@ -113,7 +113,7 @@ def _apart(plan: Plan) -> Plan:
         placement = deployment.placement
         changed = placement.model_copy(update={"rank_gpu": (placement.rank_gpu[number],)})
         layout = deployment.layout.model_copy(update={"replicas": 1})
-        phases = {role: deployment.phases[role]}  # type: ignore[index]
+        phases = {role: deployment.phases[role]}
         halves.append(
             deployment.model_copy(
                 update={"role": role, "placement": changed, "layout": layout, "phases": phases}

@@ -130,8 +130,8 @@ def test_only_a_one_shot_all_reduce_inside_a_domain_is_looked_up() -> None:
     payload = np.array([65536.0, 65536.0, 2.0**26, 65536.0])
     ranks, inside = np.array([8.0, 16.0, 8.0, 6.0]), np.array([8.0, 8.0, 8.0, 6.0])
     first, rest = asks(collective("c", "all_reduce", "tp", payload, ranks, inside), device)
-    assert first.share.tolist() == [1.0, 0.0, 0.0, 0.0]  # type: ignore[union-attr]
-    assert rest.share.tolist() == [0.0, 1.0, 1.0, 1.0]  # type: ignore[union-attr]
+    assert first.share.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert rest.share.tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 @needs_tables
